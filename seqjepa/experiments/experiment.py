@@ -98,11 +98,11 @@ class Experiment(Runs):
         places = {n: {**vars(run), "length": run.finished_at(self.lengths)} for n, (run, _) in self.every.items()}
         _refuse_unknown(wanted, places.values())
         chosen = {n for n in self.every if all(_has(places[n][key], wanted[key]) for key in wanted)}
-        changed = {run.seed for n, (run, _) in self.every.items() if n in chosen and run.part != METHODS}
+        changed = {(run.seed, run.length) for n, (run, _) in self.every.items() if n in chosen and run.part != METHODS}
         return {
             n: (run, job)
             for n, (run, job) in self.every.items()
-            if n in chosen or (run.seed in changed and self.is_base(run))
+            if n in chosen or any((run.seed, length) in changed for length in self.base_at(run))
         }
 
     @cached_property
@@ -111,15 +111,15 @@ class Experiment(Runs):
         seeds = range(FIRST_SEED, FIRST_SEED + (self.seeds or self.runs.seeds))
         return dict(enumerate(chain.from_iterable(map(self._of_seed, seeds))))
 
-    def is_base(self, run: Run) -> bool:
-        """Whether it is the run that changes are made to."""
-        at = self.at.experiment.changed_at
-        return run.part == METHODS and run.name == self.runs.base and at in run.finished_at((at,))
+    def base_at(self, run: Run) -> tuple[int, ...]:
+        """Lengths at which it is the run that changes are made to."""
+        is_base = run.part == METHODS and run.name == self.runs.base
+        return run.finished_at(self.at.experiment.changed_at) if is_base else ()
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """At which methods are compared, and the one of changes: ascending."""
-        return tuple(sorted({*self.at.experiment.lengths, self.at.experiment.changed_at}))
+        """At which methods are compared, and those of changes: ascending."""
+        return tuple(sorted({*self.at.experiment.lengths, *self.at.experiment.changed_at}))
 
     def schedule_of(self, variant: Variant, views: int) -> Schedule:
         """Of length 1, for sequences of so many views."""
@@ -162,7 +162,8 @@ class Experiment(Runs):
         for part, variants in self.runs.changes.items():
             for name, variant in variants.items():
                 plain = self._plain(name, variant)
-                yield self._run(part, name, variant, plain, self.at.experiment.changed_at, seed)
+                for length in sorted({*self.at.experiment.changed_at}):
+                    yield self._run(part, name, variant, plain, length, seed)
 
     def _run(self, part: str, name: str, variant: Variant, plain: RunConfig, length: int, seed: int) -> tuple[Run, Job]:
         looks = sorted({*self.lengths, *self.at.experiment.looks}) if part == METHODS else []

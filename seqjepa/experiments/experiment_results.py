@@ -145,10 +145,9 @@ class Results:
         """Of runs with a cosine, all looks: schedules of several lengths, each followed for several."""
         return [row for row in self.rows if row.part == METHODS and row.schedule == "cosine"]
 
-    @property
-    def base(self) -> Row | None:
-        """The run that changes are made to."""
-        wanted = self.experiment.runs.base, self.experiment.at.experiment.changed_at
+    def base(self, length: int) -> Row | None:
+        """The run that changes of that length are made to."""
+        wanted = self.experiment.runs.base, length
         return next((row for row in self.finished if (row.name, row.length) == wanted), None)
 
     def order(self, key: str) -> dict[int, list[str]]:
@@ -166,11 +165,11 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """rows, each change with `difference` from the base (mean, std, by_seed, over seeds that both have)."""
-        base = self.base
         rows = []
         for row in self.rows:
             rows.append(row.as_json())
-            if row.part != METHODS and base and (less := row.less(base)).by_seed:
+            base = self.base(row.length) if row.part != METHODS else None
+            if base and (less := row.less(base)).by_seed:
                 rows[-1]["difference"] = {key: less.as_json()[key] for key in ("seeds", "mean", "std", "by_seed")}
         orders = {key: {str(seed): names for seed, names in self.order(key).items()} for key in ORDERED}
         untrained = self.untrained.as_json() if self.untrained else None
@@ -246,15 +245,23 @@ def _numbers(scores: Any) -> Scores:
 def _places(experiment: Experiment) -> dict[Place, int]:
     """Place of every row that there may be, in order → optimizer steps.
 
-    Of a constant learning rate those of runs that end sooner too, which somebody with less time has.
+    Those of runs that somebody with other time has too: of a constant learning rate that end sooner, of changes of
+    every length.
     """
     return {
         (run.part, run.name, ends, length): experiment.steps_of(run, length)
         for run, _ in experiment.every.values()
-        for ends in (run.length, *(run.looks[::-1] if run.schedule == "constant" else ()))
-        for length in (*run.looks, run.length)
-        if length <= ends
+        for ends, length in _ends_and_looks(run, experiment.lengths)
     }
+
+
+def _ends_and_looks(run: Run, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(length of the whole run, length after which it is measured)."""
+    if run.part != METHODS:
+        yield from zip(lengths, lengths, strict=True)
+        return
+    for ends in (run.length, *(run.looks[::-1] if run.schedule == "constant" else ())):
+        yield from ((ends, length) for length in (*run.looks, run.length) if length <= ends)
 
 
 def _rows(run: Run, job: Job, out: Path, experiment: Experiment) -> Iterator[Row]:

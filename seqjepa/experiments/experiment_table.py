@@ -160,18 +160,17 @@ def _of_aggregates(results: Results) -> Table:
 
 
 def _of_changes(results: Results, part: str) -> Table:
-    """Each score of the base, then each of a change beside its difference."""
-    base, rows = results.base, results.changes(part)
-    if base is None:
-        return []
-    columns = {head: cell for head, cell in _columns([base, *rows], largest=True).items() if head != "blind"}
-    lines = [(base.name, f"{base.steps:,}", *(c for cell in columns.values() for c in (cell(base), "")), _seeds(base))]
-    for row in rows:
-        less = row.less(base)
-        pairs = [word for cell in columns.values() for word in (cell(row), cell(less, "+"))]
-        lines.append((row.name, f"{row.steps:,}", *pairs, _seeds(row)))
-    heads = [word for head in columns for word in (head, "Δ")]
-    return [("change", "steps", *heads, "seeds"), *(lines if rows else [])]
+    """At each length the scores of the base, then those of each change beside the differences."""
+    rows = results.changes(part)
+    bases = {row.length: base for row in rows if (base := results.base(row.length))}
+    columns = {head: cell for head, cell in _columns([*bases.values(), *rows], largest=True).items() if head != "blind"}
+    lines: list[Sequence[str]] = [("change", "steps", *(word for head in columns for word in (head, "Δ")), "seeds")]
+    for length, base in sorted(bases.items()):
+        changed = [row for row in rows if row.length == length]
+        for row, less in ((base, None), *((row, row.less(base)) for row in changed)):
+            pairs = [word for cell in columns.values() for word in (cell(row), cell(less, "+") if less else "")]
+            lines.append((row.name, f"{row.steps:,}", *pairs, _seeds(row)))
+    return lines
 
 
 def _of_schedules(results: Results) -> Table:

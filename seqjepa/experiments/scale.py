@@ -24,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from seqjepa import recipes
 from seqjepa.config import EvalOptions, RunConfig
@@ -52,6 +52,8 @@ def _one_of(names: Callable[[], Iterable[str]], what: str) -> AfterValidator:
 
 ShardKind = Annotated[str, _one_of(shard_kinds, "kind of shards")]
 MethodName = Annotated[str, _one_of(method_names, "method")]
+Length = Annotated[int, Field(ge=1)]
+LISTED = BeforeValidator(lambda given: given if isinstance(given, list | tuple) else (given,))
 
 
 class _Section(BaseModel):
@@ -97,15 +99,15 @@ class ExperimentScale(_Section):
     steps         of length 1, to the next whole passes
     lengths       of training, times `steps`
     looks         lengths at which weights are kept and evaluated on the way
-    changed_at    the length at which one change at a time is tried
+    changed_at    lengths at which one change at a time is tried; one of them may stand by itself
     views_per_s   that a run is thought to train on a CPU core, evaluation_s that an evaluation is thought to take: for
                   the hours that are said before any run is finished
     """
 
     steps: int = Field(default=1200, ge=1)
-    lengths: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4, 16)
-    looks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 4)
-    changed_at: int = Field(default=4, ge=1)
+    lengths: tuple[Length, ...] = (1, 4, 16)
+    looks: tuple[Length, ...] = (1, 4)
+    changed_at: Annotated[tuple[Length, ...], LISTED, Field(min_length=1)] = (4,)
     views_per_s: float = Field(default=2000.0, gt=0)
     evaluation_s: float = Field(default=60.0, ge=0)
     set: SynthSet = SynthSet(preset="hard", objects=3300)

@@ -120,6 +120,22 @@ def test_a_part_of_the_runs(shards: Path, only: list[str], names: list[str]) -> 
 
 
 @pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        ("seed=44", ["seq_jepa-x1", "seq_jepa-x4", "no-action-x1", "no-action-x4"]),
+        ("length=4", ["seq_jepa-x4", "no-action-x4"]),
+    ],
+)
+def test_changes_at_several_lengths_each_with_what_it_changes(
+    shards: Path, tmp_path: Path, only: str, names: list[str]
+) -> None:
+    scale = tmp_path / f"{NAME}.toml"
+    scale.write_text(f'extends = "{NAME}"\n[experiment]\nchanged_at = [4, 1]\n')
+    part = plan(shards, scale=str(scale), only=("name=no-action", "seed=44", only))
+    assert [job.name for job in part.jobs().values()] == [f"{name}-seed44" for name in names]
+
+
+@pytest.mark.parametrize(
     ("only", "said"),
     [
         ("simclr", "write part=A,B, name=A,B, length=A,B, seed=A,B"),

@@ -169,6 +169,26 @@ def test_the_order_of_methods_is_that_of_every_seed_or_it_is_said(shards: Path) 
     assert not any("order with" in line for line in notes(Results(experiment, alone, None)))
 
 
+def test_changes_at_several_lengths_are_compared_with_the_base_of_theirs(shards: Path, tmp_path: Path) -> None:
+    scale = tmp_path / f"{NAME}.toml"
+    scale.write_text(f'extends = "{NAME}"\n[experiment]\nchanged_at = [4, 16]\n')
+    at = {
+        length: [
+            replace(row_of({42: {"r2_rel": base}}), part=METHODS, name="seq_jepa", length=length, steps=1200 * length),
+            replace(row_of({42: {"r2_rel": changed}}), name="M1", length=length, steps=1200 * length),
+        ]
+        for length, base, changed in ((4, 0.125, 0.25), (16, 0.5, 0.375))
+    }
+    results = Results(Experiment(NAME, shards, scale=str(scale)), [*at[16], *at[4]], None)
+    found = [row["difference"]["mean"]["r2_rel"] for row in results.as_json()["rows"] if row["part"] == "causes"]
+    assert found == [-0.125, 0.125]
+    (table,) = [table for title, table in tables(results) if title.startswith("Causes")]
+    assert [line[:2] for line in table[1:]] == [
+        ("seq_jepa", "4,800"), ("M1", "4,800"), ("seq_jepa", "19,200"), ("M1", "19,200")
+    ]  # fmt: skip
+    assert [line[-2] for line in table[1:]] == ["", "+0.125", "", "-0.125"]
+
+
 def row_of(by_seed: dict[int, dict[str, float]]) -> Row:
     return Row("causes", "x", 4, 4800, "cosine", 4, True, by_seed, ())
 
@@ -304,6 +324,20 @@ def test_numbers_of_runs_that_end_sooner_count_where_there_is_no_longer_one(
         joined = with_numbers(experiment_results(experiment, tmp_path / "none"), [there])
         assert {row.length: row.seeds for row in joined.methods} == seeds
         assert len(joined.as_json()["rows"]) == len(given)  # nothing is lost for those who read them
+
+
+def test_numbers_of_changes_at_other_lengths_are_taken(
+    ran: tuple[Path, str], shards: Path, scale: str, tmp_path: Path
+) -> None:
+    out, there = ran[0], tmp_path / "there.json"
+    found = elsewhere(shards, scale, out, there)
+    experiment = Experiment(NAME, shards, 1, scale, only=ONLY)
+    (run,) = (run for run, _ in experiment.every.values() if run.name == "M1")
+    (change,) = (row for row in found["results"]["rows"] if row["name"] == "M1")
+    change |= {"length": 1, "schedule_length": 1, "steps": experiment.steps_of(run, 1)}
+    there.write_text(json.dumps({"results": {**found["results"], "rows": [change]}}))
+    joined = with_numbers(experiment_results(experiment, out), [there])
+    assert [(row.length, row.seeds) for row in joined.changes("causes")] == [(1, [43]), (2, [42])]
 
 
 def _means(found: dict[str, Any]) -> list[dict[str, Any]]:
