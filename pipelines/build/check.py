@@ -1,5 +1,5 @@
-"""What a dry run says of a table of views: what was understood of it, and what may not be meant so; and three of its
-sequences on a sheet: their first views, the parameters of each, and the action to the next.
+"""What a dry run says of a table of views: what was understood of it, and three of its sequences on a sheet: their
+first views, the parameters of each, and the action to the next. What may not be meant so: view_warnings.py.
 
 Letters: R rows, Q sequences, P parameters, T views of a training sequence.
 """
@@ -7,11 +7,8 @@ Letters: R rows, Q sequences, P parameters, T views of a training sequence.
 from __future__ import annotations
 
 import contextlib
-import re
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +16,17 @@ import numpy as np
 
 from pipelines.archives import printable, read_content
 from pipelines.build.encode import Frame, fit_image
-from pipelines.build.transform import MOST_TURNS, view_size
-from pipelines.sources.declared_actions import as_key, unused
+from pipelines.sources.declared_actions import unused
 from pipelines.sources.decode import decode_image
-from pipelines.sources.split_folders import class_names, listed
+from pipelines.sources.split_folders import class_names
 from pipelines.sources.table import ViewTable, choose_views_per_sample, padding_share
 from shards.describe import column_lines
 from shards.machine.files import OwnFile, write_own
 from shards.preview.rows import Row, Rows, label_of_term, words_of_term
 from shards.preview.sheet import MAKER, SIGN, check_sheet
-from shards.schema import PRESET_ACTIONS, ActionSpec, ActionTerm
+from shards.schema import ActionSpec
 
-ANGLES = r"yaw|pitch|roll|rot\w*|angle|azim(uth)?|elev(ation)?|heading|bearing|theta|phi|deg(rees?)?"
-ANGLE = re.compile(rf"(?<![a-z])({ANGLES})(?![a-z])", re.IGNORECASE)  # theta1, "yaw (deg)"
-TIME = re.compile(r"(?<![a-z0-9])(time(stamp|step)?|stamp|n?secs?|t|step|frame|index|idx)(?![a-z0-9])", re.IGNORECASE)
-WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # between those of cameraYaw
-UPRIGHT = ("roll", "pitch", "yaw")
-TURNS = re.compile("|".join(UPRIGHT), re.IGNORECASE)
-RELATIVE = ("relative_rotation", "relative_pose")
-TRIED = 64  # images
-NAMED = 3
 CLASSES_NAMED = 20
-IRREGULAR = 2.5  # times the median distance in time
-NOT_UNIT = 0.01
-DAY = 86_400.0  # seconds: frames of one sequence are hardly that far apart
 
 
 def understood(table: ViewTable, views_per_sample: int | None) -> dict[str, Any]:
@@ -84,198 +68,6 @@ def _splits(table: ViewTable, lengths: np.ndarray) -> dict[str, dict[str, int]]:
 def _range(values: np.ndarray) -> dict[str, float]:
     numbers = values.astype(np.float64)
     return {"min": float(numbers.min()), "max": float(numbers.max()), "mean": float(numbers.mean())}
-
-
-def warnings_of(table: ViewTable, context: int) -> list[str]:
-    """Lines; each names what may be wrong, and what to do."""
-    return [
-        *_of_columns(table),
-        *_of_steps(table),
-        *_of_lengths(table, context + 1),
-        *_of_times(table),
-        *_of_classes(table),
-    ]
-
-
-def _constant(table: ViewTable) -> Iterator[str]:
-    """A line for each column that never changes; one for all of a vector's (pose.0 …). Rotations and poses have numbers
-    that never change: the last row of a matrix, what a turn about one axis leaves alone."""
-    if len(table.of) < 2:
-        return
-    turns = (
-        {name for term in table.actions.terms if term.op in RELATIVE for name in term.columns} if table.actions else ()
-    )
-    values = {
-        field.name: float(column[0])
-        for field, column in zip(table.fields, table.params.T, strict=True)
-        if column.min() == column.max() and field.name not in turns
-    }
-    for vector, group in groupby(values, key=lambda name: name.partition(".")[0]):
-        names = list(group)
-        if len(names) == 1:
-            yield f"{names[0]} is constant, {values[names[0]]:g} in every row"
-        else:
-            yield f"{len(names)} numbers of {vector} are constant: {', '.join(names)}"
-
-
-def _of_columns(table: ViewTable) -> Iterator[str]:
-    yield from _constant(table)
-    for i, field in enumerate(table.fields):
-        low, high = float(table.params[:, i].min()), float(table.params[:, i].max())
-        spread = f"{field.name} goes from {low:g} to {high:g}"
-        if field.unit == "rad" and max(abs(low), abs(high)) > MOST_TURNS and high - low > np.pi:
-            yield f'{spread} rad, more than a turn: if these are degrees, declare {as_key(field.name)} = "deg"'
-        elif field.unit == "1" and _is_angle(field.name) and max(abs(low), abs(high)) > MOST_TURNS:
-            yield f'{spread} without a unit: an angle in degrees? Then declare {as_key(field.name)} = "deg"'
-    yield from _of_wrapping(table)
-    yield from _of_turns(table)
-    yield from _of_quaternions(table)
-    yield from _of_signs(table)
-    if table.actions is None:
-        names = {field.name for field in table.fields}
-        implied = (k for k in ("rotation", "position") if names.issuperset(PRESET_ACTIONS[k].columns))
-        without = next((f"training takes --action {k}, as columns are called" for k in implied), "")
-        without = without or "methods that need actions will not train"
-        yield f"no action is declared: give an actions.toml, or --action; {without}"
-
-
-def _is_angle(name: str) -> bool:
-    return ANGLE.search(WORDS.sub("_", name)) is not None
-
-
-def _of_wrapping(table: ViewTable) -> Iterator[str]:
-    """Angles whose differences are taken as if they were no angles."""
-    at, same = {field.name: i for i, field in enumerate(table.fields)}, np.diff(table.of) == 0
-    for term in table.actions.terms if table.actions else ():
-        for name in term.columns if term.op == "difference" else ():
-            unit, values = table.fields[at[name]].unit, table.params[:, at[name]].astype(np.float64)
-            turns = np.abs(values).max() <= MOST_TURNS and (np.abs(np.diff(values))[same] > np.pi).any()
-            if unit == "rad" and np.ptp(values) > np.pi:
-                yield f"difference of {name} takes 359° to 1° as −358°: angle_difference takes it as 2°"
-            elif unit == "1" and _is_angle(name) and turns:
-                how = f'Then declare {as_key(name)} = "rad", and take its angle_difference'
-                yield f"{name} changes by more than π from row to row, as where an angle goes round: is it one? {how}"
-
-
-def _of_turns(table: ViewTable) -> Iterator[str]:
-    """Yaw, pitch and roll in another order than that of the axes about which they turn where z is up."""
-    for term in table.actions.terms if table.actions else ():
-        if term.op in RELATIVE and term.form == "euler_xyz":
-            found = [match[0].lower() for name in term.columns[-3:] if (match := TURNS.search(name))]
-            if sorted(found) == sorted(UPRIGHT) and found != list(UPRIGHT):
-                yield (
-                    f"{', '.join(term.columns[-3:])} are taken for turns about the fixed axes x, then y, then z; where "
-                    f"x is ahead and z up these are {', '.join(UPRIGHT)}"
-                )
-
-
-def _of_quaternions(table: ViewTable) -> Iterator[str]:
-    """Columns that are taken for quaternions and are far from the length of one, to which they are brought."""
-    names = [field.name for field in table.fields]
-    for term in table.actions.terms if table.actions else ():
-        if term.form == "quaternion_xyzw":
-            columns = term.columns[-4:]
-            lengths = np.linalg.norm(table.params[:, [names.index(name) for name in columns]], axis=1)
-            if np.abs(lengths - 1).max() > NOT_UNIT:
-                spread = f"from {lengths.min():.3g} to {lengths.max():.3g}"
-                yield f"{', '.join(columns)} have lengths {spread}, a rotation 1: they are divided by them"
-
-
-def _of_signs(table: ViewTable) -> Iterator[str]:
-    """Rotations that come as q in some rows and −q in others, which are one rotation, and are two actions.
-
-    Of the paper's action nothing is said, whose quaternions are as they come.
-    """
-    names, same = [field.name for field in table.fields], np.diff(table.of) == 0
-    for term in table.actions.terms if table.actions else ():
-        if term.op in RELATIVE and term.result == "quaternion" and term != PRESET_ACTIONS["rotation"].terms[0]:
-            values = table.params[:, [names.index(name) for name in term.columns]].astype(np.float64)
-            with contextlib.suppress(ValueError):  # no rotations, a mistake already
-                q = _quaternions(term, values)
-                turned = int(((q[:-1] * q[1:]).sum(1)[same] < 0).sum())
-                if turned:
-                    yield (
-                        f"{term.op} of {term.columns[0]} …: {turned} of {same.sum()} rotations from row to row have a "
-                        'negative w, for q and −q are one rotation: result = "canonical" in the term has one of them'
-                    )
-
-
-def _quaternions(term: ActionTerm, values: np.ndarray) -> np.ndarray:
-    """float64 [R, 4] (x, y, z, w) of the columns of a rotation or pose [R, n], with the sign that actions have."""
-    from scipy.spatial.transform import Rotation
-
-    if term.form == "quaternion_xyzw":
-        return values[:, -4:]
-    if term.form == "euler_xyz":
-        return Rotation.from_euler("xyz", values[:, -3:]).as_quat()
-    parts = values if values.shape[1] == 9 else values[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]
-    return Rotation.from_matrix(parts.reshape(-1, 3, 3)).as_quat()
-
-
-def _of_steps(table: ViewTable) -> Iterator[str]:
-    if not table.ordered:
-        for name in (field.name for field in table.fields if TIME.search(WORDS.sub("_", field.name))):
-            how = f"--timestamp {shlex.quote(name)}, or --step {shlex.quote(name)}"
-            yield f"nothing orders the frames, which are drawn at random: does {name}? Then {how}"
-        return
-    gaps = (np.diff(table.of) == 0) & (np.diff(table.steps) > 1)
-    if gaps.any():
-        row = int(np.flatnonzero(gaps)[0])
-        missing = int((np.diff(table.steps)[gaps] - 1).sum())
-        places = f"{table.where(row)} and {table.where(row + 1).rpartition(', ')[2]}"
-        sequences = len(np.unique(table.of[1:][gaps]))
-        yield (
-            f"steps have gaps: {missing} are missing in {sequences} of {len(table.sequences)} sequences, e.g. between "
-            f"{places}; windows do not reach over them"
-        )
-
-
-def _of_lengths(table: ViewTable, needed: int) -> Iterator[str]:
-    short = np.flatnonzero(np.diff(table.bounds) < needed)
-    if len(short):
-        what = f"{len(short)} of {len(table.sequences)} sequences have fewer than the {needed} frames of a context of "
-        names = listed([str(table.sequences[i]) for i in short.tolist()])
-        yield f"{what}{needed - 1} and its target ({names}): training leaves them out"
-
-
-def _of_times(table: ViewTable) -> Iterator[str]:
-    for i, field in enumerate(table.fields):
-        if field.unit != "s" or "time" not in field.name.lower() or not table.ordered:
-            continue
-        between = np.diff(table.params[:, i].astype(np.float64))[np.diff(table.of) == 0]
-        usual = float(np.median(between)) if len(between) else 0.0
-        if usual > 0 and between.max() > IRREGULAR * usual:
-            yield f"{field.name}: frames are {usual:g} s apart mostly, and {between.max():g} s at most"
-        if usual > DAY:
-            units = f"--unit {field.name}=ms, us or ns if it is not in s"
-            yield f"{field.name}: frames are {usual:g} s apart mostly; {units}"
-
-
-def _of_classes(table: ViewTable) -> Iterator[str]:
-    by_split: dict[str, set[str]] = {}
-    for split, label in zip(table.splits, table.labels, strict=True):
-        if split is not None and label is not None:
-            by_split.setdefault(split, set()).add(label)
-    for split, names in by_split.items():
-        if "train" in by_split and (strange := names - by_split["train"]):
-            yield f"{len(strange)} classes of {split} are not in train: {listed(strange)}"
-    unlabelled = sum(label is None for label in table.labels)
-    if 0 < unlabelled < len(table.labels):
-        yield f"{unlabelled} of {len(table.labels)} sequences have no label"
-
-
-def warnings_of_images(table: ViewTable, size: int | None, *, readable: bool = True) -> Iterator[str]:
-    """As warnings_of, of some images. `readable` False: some are known not to be there."""
-    sizes: Counter[tuple[int, int]] = Counter()
-    for name, content in table.pictures.sample(TRIED):
-        try:
-            sizes[view_size("", read_content(content))] += 1
-        except ValueError as error:
-            if readable:
-                yield f"{printable(name)}: {error}"
-    if len(sizes) > 1 and size is None:
-        shown = ", ".join(f"{width}×{height}" for (height, width), _ in sizes.most_common(NAMED))
-        yield f"images are of {len(sizes)} sizes ({shown}{', …' if len(sizes) > NAMED else ''}): give --size"
 
 
 def in_words(found: dict[str, Any]) -> str:

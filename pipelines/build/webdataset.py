@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipelines.build.check import warnings_of
 from pipelines.build.images import shard_images
 from pipelines.build.options import BuildOptions, look_first
+from pipelines.build.view_warnings import warnings_of
 from pipelines.build.views import shard_views
 from pipelines.sources.table import TableSource
 from pipelines.sources.webdataset import WebdatasetImages

@@ -51,7 +51,7 @@ def shard_lerobot_command(
 
     Of a set on the hub only meta/, the data and this camera's videos are loaded. Killed, the same command goes on.
     """
-    from pipelines.build.check import warnings_of
+    from pipelines.build.view_warnings import warnings_of
     from pipelines.build.views import shard_views
     from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource
     from pipelines.sources.manifest import ReadViews

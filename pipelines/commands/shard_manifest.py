@@ -100,7 +100,7 @@ def shard_manifest_command(
     Without a table, scene/ may have NeRF's transforms.json or a COLMAP text model: docs/layouts.md.
     Killed or interrupted, the same command goes on where it was. docs/manifest.md has the format.
     """
-    from pipelines.build.check import warnings_of
+    from pipelines.build.view_warnings import warnings_of
     from pipelines.build.views import shard_views
     from pipelines.sources.layouts import LayoutOptions, read_views
     from pipelines.sources.manifest import ManifestOptions
@@ -134,7 +134,8 @@ def show_check(
     reading: ReadViews, sheet: Path, context: int, views: int | None, size: int | None, as_json: bool
 ) -> int:
     """Prints what was understood, and what is wrong. The exit code: 2 where there are mistakes."""
-    from pipelines.build.check import draw_check, in_words, understood, warnings_of, warnings_of_images
+    from pipelines.build.check import draw_check, in_words, understood
+    from pipelines.build.view_warnings import warnings_of, warnings_of_images
 
     mistakes, draft = reading.mistakes, reading.draft or reading.table
     found: dict[str, Any] = {"table": str(reading.path)}

@@ -16,7 +16,8 @@ from small_manifest import SIDE, csv_text, make_pictures, reading_of, rows
 from typer.testing import CliRunner
 
 import cli
-from pipelines.build.check import draw_check, in_words, understood, warnings_of
+from pipelines.build.check import draw_check, in_words, understood
+from pipelines.build.view_warnings import warnings_of
 from pipelines.sources.table import ViewTable
 from seqjepa.data.actions import actions_between
 from shards.describe import describe_set, summarise
