@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from seqjepa.data.draws import permutation, windowed
 from shards.errors import ConfigError
+from shards.reading.sequences import window_span
 from shards.reading.split_index import ImageIndex, SplitIndex
 
 
@@ -159,40 +160,39 @@ def part_of(index: Index, fraction: float, seed: int) -> Index:
     return replace(only_samples(index, kept), digest=_digest(f"{index.digest}/{fraction!r}/{seed}"))
 
 
-LEFT_OUT = "%d of %d sequences of split %r have %s and are left out"
-
-
 def with_windows(index: SplitIndex, span: int) -> SplitIndex:
     """The split without the sequences that have no `span` consecutive steps; itself if there are none.
 
     ConfigError: there are no others.
     """
     _, windows = index.sequences.windows_of(np.arange(len(index)), span)
-    if windows.all():
-        return index
-    sequences, short = (len(set(index.sequences.ids[rows].tolist())) for rows in (windows >= 0, windows == 0))
-    if short == sequences:
-        raise ConfigError(
-            f"no sequence of split {index.name!r} has {span} consecutive steps; use fewer views (data.context), a "
-            "smaller data.stride, or longer sequences"
-        )
-    logger.warning(LEFT_OUT, short, sequences, index.name, f"no {span} consecutive steps")
-    return replace(only_samples(index, np.flatnonzero(windows)), digest=_digest(f"{index.digest}/windows of {span}"))
+    advice = "use fewer views (data.context), a smaller data.stride, or longer sequences"
+    return _without_short(index, windows > 0, f"{span} consecutive steps", advice, f"windows of {span}")
 
 
 def with_views(index: SplitIndex, views: int) -> SplitIndex:
-    """The split without the sequences that have fewer views; itself if there are none.
+    """The split without the sequences that have fewer views; itself if there are none, or if it is baked.
 
     ConfigError: there are no others.
     """
-    enough = index.sequences.counts >= views
-    if enough.all() or index.sequence:
+    if index.sequence:
+        return index
+    enough, needed = index.sequences.counts >= views, f"{views} views"
+    return _without_short(index, enough, needed, "use fewer views (data.context)", needed)
+
+
+def _without_short(
+    index: SplitIndex, enough: NDArray[np.bool_], needed: str, advice: str, fingerprint: str
+) -> SplitIndex:
+    """enough: bool [S], whether the sequence of each sample has what is `needed`. What is left out is said."""
+    if enough.all():
         return index
     if not enough.any():
-        raise ConfigError(f"no sequence of split {index.name!r} has {views} views; use fewer views (data.context)")
-    sequences, short = (len(set(index.sequences.ids[rows].tolist())) for rows in (enough >= 0, ~enough))
-    logger.warning(LEFT_OUT, short, sequences, index.name, f"fewer than {views} views")
-    return replace(only_samples(index, np.flatnonzero(enough)), digest=_digest(f"{index.digest}/{views} views"))
+        raise ConfigError(f"no sequence of split {index.name!r} has {needed}; {advice}")
+    sequences, short = (len(set(index.sequences.ids[rows].tolist())) for rows in (slice(None), ~enough))
+    said = "%d of %d sequences of split %r have fewer than %s and are left out"
+    logger.warning(said, short, sequences, index.name, needed)
+    return replace(only_samples(index, np.flatnonzero(enough)), digest=_digest(f"{index.digest}/{fingerprint}"))
 
 
 def long_enough(index: SplitIndex, order: str, views: int, stride: int) -> SplitIndex:
@@ -201,7 +201,7 @@ def long_enough(index: SplitIndex, order: str, views: int, stride: int) -> Split
     ConfigError: there are no others.
     """
     if order == "window" and index.ordered:
-        return with_windows(index, (views - 1) * stride + 1)
+        return with_windows(index, window_span(views, stride))
     return with_views(index, views)
 
 

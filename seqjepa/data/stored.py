@@ -32,6 +32,7 @@ from seqjepa.data.sequence import VECTORS, Drawn, KindOfViews, ViewPlan
 from seqjepa.data.shards_needed import supply_for
 from seqjepa.devices import to_device
 from shards.errors import ConfigError, DamageError
+from shards.reading.sequences import window_span
 from shards.reading.split_index import SplitIndex
 from shards.schema import ActionSpec, ViewSpec
 from shards.vector_reader import VectorReader
@@ -115,18 +116,15 @@ class StoredViews:
             )
         self.plan(index, np.zeros(1, np.int64), Draw(views, 0, 0))
 
-    def span(self, views: int) -> int:
-        """Steps that a window of T views covers."""
-        return (views - 1) * self.stride + 1
-
     def _check_windows(self, index: SplitIndex, views: int) -> None:
         if index.sequence:
             return
-        _, found = index.sequences.windows_of(np.arange(len(index)), self.span(views))
+        span = window_span(views, self.stride)
+        _, found = index.sequences.windows_of(np.arange(len(index)), span)
         if not found.all():
             row = int(np.argmin(found))
             raise ConfigError(
-                f"the sequence of sample {index.keys[row]!r} in split {index.name!r} has no {self.span(views)} "
+                f"the sequence of sample {index.keys[row]!r} in split {index.name!r} has no {span} "
                 f"consecutive steps, as {views} views with stride {self.stride} need; use fewer views (data.context), "
                 "a smaller data.stride, or longer sequences"
             )
@@ -143,7 +141,7 @@ class StoredViews:
         purpose, sequences = draw.numbers(Purpose.VIEWS), index.sequences
         if self.order == "window":
             numbers = draw_u32(draw.seed, draw.epoch, purpose, rows, 1)[:, 0]
-            return sequences.locate(sequences.draw_windows(rows, self.span(draw.views), numbers))
+            return sequences.locate(sequences.draw_windows(rows, window_span(draw.views, self.stride), numbers))
         numbers = draw_u32(draw.seed, draw.epoch, purpose, rows, draw.views)
         if not sequences.joined:
             slots = choose_distinct(index.n_views[rows], numbers)

@@ -29,6 +29,7 @@ from shards.errors import ConfigError, UsageError, few
 from shards.machine.environment import pass_environment_on
 from shards.pixels import PIL_ERRORS, resized, rgb_of
 from shards.reader import ImageIndex, ShardSet, SplitIndex
+from shards.reading.sequences import window_span
 from shards.schema import ActionSpec, ViewSpec
 from shards.vector_reader import VectorReader
 
@@ -256,7 +257,7 @@ class Contexts:
         if rows.shape[1] == 1:
             return np.zeros((len(rows), 0, self.action.size), np.float32)
         if self.stride > 1:
-            rows = rows[:, :1] + np.arange((rows.shape[1] - 1) * self.stride + 1)
+            rows = rows[:, :1] + np.arange(window_span(rows.shape[1], self.stride))
         return actions_between(self.source.params[rows], self.source.param_names, self.action, self.stride)
 
 
@@ -295,7 +296,7 @@ def _rows(model: Model, index: SplitIndex, views: int, commands: bool) -> tuple[
     if data.order == "window" or commands:
         if not index.ordered:
             raise ConfigError("the run was trained on consecutive steps, and the shards hold views in no order")
-        first = sequences.windows((views - 1) * data.stride + 1)
+        first = sequences.windows(window_span(views, data.stride))
         return first[:, None] + data.stride * np.arange(views), data.stride
     starts, counts = sequences.bounds[:-1], np.diff(sequences.bounds)
     samples = np.flatnonzero(index.chunk == 0)

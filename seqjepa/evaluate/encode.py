@@ -33,6 +33,7 @@ from seqjepa.training.checkpoint import LoadedRun
 from seqjepa.training.data import pixel_stats
 from shards.errors import ConfigError
 from shards.reader import ImageIndex, ShardSet, SplitIndex
+from shards.reading.sequences import window_span
 from shards.schema import ImageSpec, ViewSpec, features_of
 
 CPU_TRAIN_DRAWS = 8
@@ -163,7 +164,7 @@ def in_windows(loaded: LoadedRun, index: SplitIndex) -> tuple[SplitIndex, int]:
         raise ConfigError(
             f"split {index.name!r} holds views in no order, and the run {why}; evaluate on shards of sequences"
         )
-    return with_windows(index, data.context * data.stride + 1), data.stride
+    return with_windows(index, window_span(data.context + 1, data.stride)), data.stride
 
 
 def _encode_images(

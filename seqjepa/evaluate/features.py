@@ -24,7 +24,7 @@ from seqjepa.data.views import ImageViews
 from seqjepa.devices import to_device
 from seqjepa.models.embed import Embedding, PixelStats, embed, views_per_pass
 from shards.reader import ImageIndex, SplitIndex
-from shards.reading.sequences import Sequences
+from shards.reading.sequences import Sequences, window_span
 from shards.schema import ActionSpec
 from shards.vector_reader import VectorReader
 
@@ -117,7 +117,7 @@ class Features:
         rows = np.arange(len(self))
         if self.stride:
             numbers = draw_u32(seed, draw, purpose, rows, 1)[:, 0]
-            return sequences.draw_windows(rows, (views - 1) * self.stride + 1, numbers)[:, :: self.stride]
+            return sequences.draw_windows(rows, window_span(views, self.stride), numbers)[:, :: self.stride]
         chosen = choose_distinct(sequences.counts, draw_u32(seed, draw, purpose, rows, views))
         return sequences.starts[:, None] + chosen
 
@@ -165,7 +165,7 @@ class Features:
         stride = int(frames[0, 1] - frames[0, 0])
         assert stride > 0, "windows go forwards"
         assert (np.diff(frames, axis=1) == stride).all(), "and in equal steps"
-        steps = frames[:, :1] + np.arange((places.shape[1] - 1) * stride + 1)
+        steps = frames[:, :1] + np.arange(window_span(places.shape[1], stride))
         return (steps if self.sequences is None else self.places_of(steps)), stride
 
     def z_at(self, samples: np.ndarray, slots: np.ndarray) -> Tensor:

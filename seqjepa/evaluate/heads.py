@@ -83,10 +83,13 @@ def build_head(
 
 
 def mlp(
-    in_features: int, out_features: int, hidden: int = 0, layer: Callable[[int, int], nn.Module] = nn.Linear
+    in_features: int,
+    out_features: int,
+    hidden: int | None = None,
+    layer: Callable[[int, int], nn.Module] = nn.Linear,
 ) -> nn.Sequential:
-    """in → hidden → hidden → out, ReLU. hidden: HIDDEN where it is 0."""
-    hidden = hidden or HIDDEN
+    """in → hidden → hidden → out, ReLU. hidden: None for HIDDEN, as it is at the time of the call."""
+    hidden = HIDDEN if hidden is None else hidden
     first, second = layer(in_features, hidden), layer(hidden, hidden)
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), layer(hidden, out_features))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import ROTATION_COLUMNS, action_name
-from seqjepa.data.sampling import with_windows
+from seqjepa.data.sampling import long_enough
 from seqjepa.data.stored import usual_order
 from seqjepa.devices import pick_device
 from seqjepa.evaluate.results import read_results
@@ -205,7 +205,8 @@ def training_samples(shards: Path) -> int:
     if "train" not in opened.splits:
         raise ConfigError(f"{opened.place} has no split train; it has {', '.join(opened.splits)}")
     index = opened.split("train")
-    return len(with_windows(index, max(LENGTHS)) if own is not None and own.ordered else index)
+    longest = min(max(LENGTHS), int(index.sequences.counts.max()))  # of all methods: each leaves out shorter ones
+    return len(long_enough(index, usual_order(own) if own else "random", longest, 1))
 
 
 def compare(

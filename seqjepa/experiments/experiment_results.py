@@ -258,7 +258,7 @@ def _places(experiment: Experiment) -> dict[Place, int]:
 def _ends_and_looks(run: Run, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """(length of the whole run, length after which it is measured)."""
     if run.part != METHODS:
-        yield from zip(lengths, lengths, strict=True)
+        yield from ((length, length) for length in lengths)
         return
     for ends in (run.length, *(run.looks[::-1] if run.schedule == "constant" else ())):
         yield from ((ends, length) for length in (*run.looks, run.length) if length <= ends)

@@ -161,7 +161,7 @@ class Grid(Runs):
             chosen, recipe = (), self.recipe
         else:
             told = any(value not in ("none", []) for value in self.values.get("data.action", ()))
-            varied = ["data.action=varied"] if told else []
+            varied = ["data.action=varied"] if told else []  # which action does not matter here, but that there is one
             choice = choose_recipe(self.shards, [*own, *varied]).without([*own, *(f"{key}=" for key in self.values)])
             chosen, recipe = choice.settings, choice.recipe
         return recipe, (*chosen, *load_scale(self.scale_name).changed_settings(recipe, ""), *own)

@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
+def window_span(views: int, stride: int) -> int:
+    """Steps that a window of T views covers, each `stride`-th of which is a view."""
+    return (views - 1) * stride + 1
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Frames are numbered 0 … F − 1 through the whole split; those of a sequence follow each other.

@@ -19,6 +19,7 @@ from seqjepa.data.draws import Draw, choose_distinct, draw_u32
 from seqjepa.data.sampling import long_enough, part_of, with_windows
 from seqjepa.data.stored import StoredViews
 from seqjepa.evaluate.encode import in_windows
+from seqjepa.experiments.compare import training_samples
 from seqjepa.recipes import load_recipe
 from shards.errors import ConfigError
 from shards.reader import ShardSet
@@ -97,7 +98,7 @@ def test_short_sequences_are_left_out_and_counted(walks, caplog):
     index = walks.split("train")
     with caplog.at_level(logging.WARNING):
         kept = with_windows(index, 12)
-    assert "2 of 4 sequences of split 'train' have no 12 consecutive steps" in caplog.text
+    assert "2 of 4 sequences of split 'train' have fewer than 12 consecutive steps" in caplog.text
     assert set(kept.meta["walk"]) == {0, 3}
     assert kept.fingerprint() != index.fingerprint()
     with stored_loader(kept, **settings(views=12, batch_size=2)) as loader:
@@ -134,6 +135,7 @@ def test_one_object_with_a_single_picture_keeps_nobody_from_training(tmp_path, c
     bake(found.path, tmp_path / "baked", Baking(2, 3, OfStored(), seed=1))
     assert sorted(ShardSet.open(tmp_path / "baked").split("train").keys) == ["w000-000", "w002-000"]
     assert caplog.text.count("1 of 3 sequences of split 'train' have fewer than 3 views and are left out") >= 3
+    assert training_samples(found.path) == 1  # of which a comparison plans its steps: seq-JEPA takes four views
 
 
 def test_what_has_a_single_view_keeps_nothing_from_being_measured(walks, tmp_path):

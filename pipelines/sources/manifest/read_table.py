@@ -25,6 +25,10 @@ from shards.errors import FormatError, reason_of
 from shards.machine.environment import pass_environment_on
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+ADVICE = {
+    ".json": "; write each record on a line of its own, as .jsonl",
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save it as CSV"),
+}
 BLOCK = 20_000  # rows
 DELIMITERS = ",;\t|"
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -64,8 +68,7 @@ def read_table(path: Path, mistakes: Mistakes) -> RawTable:
     """`mistakes` gets rows that do not fit the others. FormatError: not readable at all, or without a row."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        advice = "; save it as CSV" if suffix in (".xlsx", ".xls", ".ods") else ""
-        advice = "; write each record on a line of its own, as .jsonl" if suffix == ".json" else advice
+        advice = ADVICE.get(suffix, "")
         raise FormatError(f"{path.name} is no table that is read; allowed are {', '.join(SUFFIXES)}{advice}")
     try:
         read: Callable[[Path, Mistakes], RawTable] = {".parquet": _parquet, ".jsonl": _json_lines}.get(suffix, _csv)
