@@ -166,8 +166,11 @@ def with_windows(index: SplitIndex, span: int) -> SplitIndex:
     ConfigError: there are no others.
     """
     _, windows = index.sequences.windows_of(np.arange(len(index)), span)
-    advice = "use fewer views (data.context), a smaller data.stride, or longer sequences"
-    return _without_short(index, windows > 0, f"{span} consecutive steps", advice, f"windows of {span}")
+    refusal = (
+        f"no sequence of split {index.name!r} has {span} consecutive steps; use fewer views (data.context), a "
+        "smaller data.stride, or longer sequences"
+    )
+    return _without_short(index, windows > 0, f"{span} consecutive steps", refusal, f"windows of {span}")
 
 
 def with_views(index: SplitIndex, views: int) -> SplitIndex:
@@ -178,17 +181,18 @@ def with_views(index: SplitIndex, views: int) -> SplitIndex:
     if index.sequence:
         return index
     enough, needed = index.sequences.counts >= views, f"{views} views"
-    return _without_short(index, enough, needed, "use fewer views (data.context)", needed)
+    refusal = f"no sequence of split {index.name!r} has {views} views; use fewer views (data.context)"
+    return _without_short(index, enough, needed, refusal, needed)
 
 
 def _without_short(
-    index: SplitIndex, enough: NDArray[np.bool_], needed: str, advice: str, fingerprint: str
+    index: SplitIndex, enough: NDArray[np.bool_], needed: str, refusal: str, fingerprint: str
 ) -> SplitIndex:
     """enough: bool [S], whether the sequence of each sample has what is `needed`. What is left out is said."""
     if enough.all():
         return index
     if not enough.any():
-        raise ConfigError(f"no sequence of split {index.name!r} has {needed}; {advice}")
+        raise ConfigError(refusal)
     sequences, short = (len(set(index.sequences.ids[rows].tolist())) for rows in (slice(None), ~enough))
     said = "%d of %d sequences of split %r have fewer than %s and are left out"
     logger.warning(said, short, sequences, index.name, needed)
