@@ -47,16 +47,16 @@ class Forks:
         return _ended([self._start(function, (rank, *words), shared | numbers[rank]) for rank in range(2)])
 
     def _start(self, function: Callable[..., None], words: tuple[Any, ...], more: dict[str, str]) -> Forked:
-        return self._server.start("call", [function.__module__, function.__name__, *words], environment() | more)
+        return self._server.start("call", [function.__module__, function.__name__, *words], environment(**more))
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(*FOLDERS)}
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(*FOLDERS), **more}
 
 
 @contextlib.contextmanager
 def forks(folder: Path, shared: Path) -> Iterator[Forks]:
-    with fork_server("forked_ranks", folder, environment() | {"IMPORT_TORCH": "1"}, shared) as server:
+    with fork_server("forked_ranks", folder, environment(IMPORT_TORCH="1"), shared) as server:
         yield Forks(server)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fork_server import Forked, fork_server
+from forked_ranks import environment, free_port
 
 HERE = Path(__file__).parent
 
@@ -41,17 +41,6 @@ class Forks:
 
     def ended(self, timeout: float = 240) -> list[tuple[int, str]]:
         return [(process.wait(timeout), process.said) for process in self.processes]
-
-
-def environment(**more: str) -> dict[str, str]:
-    folders = os.pathsep.join(map(str, (HERE, HERE.parent, HERE.parents[1])))
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": folders, **more}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def torchrun(nodes: int, ranks: int, words: list[object], **more: str) -> Nodes:
