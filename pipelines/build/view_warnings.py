@@ -19,6 +19,7 @@ from pipelines.build.transform import MOST_TURNS, view_size
 from pipelines.sources.declared_actions import as_key
 from pipelines.sources.split_folders import listed
 from pipelines.sources.table import ViewTable
+from shards.errors import few
 from shards.schema import PRESET_ACTIONS, ActionTerm
 
 ANGLES = r"yaw|pitch|roll|rot\w*|angle|azim(uth)?|elev(ation)?|heading|bearing|theta|phi|deg(rees?)?"
@@ -33,6 +34,7 @@ NAMED = 3
 IRREGULAR = 2.5  # times the median distance in time
 NOT_UNIT = 0.01
 DAY = 86_400.0  # seconds: frames of one sequence are hardly that far apart
+FAR, FEW = 4, 3  # how many spans of all other values, of which there are so many different ones
 
 
 def warnings_of(table: ViewTable, context: int) -> list[str]:
@@ -43,6 +45,7 @@ def warnings_of(table: ViewTable, context: int) -> list[str]:
         *_of_lengths(table, context + 1),
         *_of_times(table),
         *_of_classes(table),
+        *_of_categories(table),
     ]
 
 
@@ -67,8 +70,28 @@ def _constant(table: ViewTable) -> Iterator[str]:
             yield f"{len(names)} numbers of {vector} are constant: {', '.join(names)}"
 
 
+def _of_marks(table: ViewTable) -> Iterator[str]:
+    """A line for each column (one for all of a vector's) whose least or largest value stands in several rows and lies
+    far from all others, as −9999 and 1e20 do where they stand for no value."""
+    told = set[str]()
+    for field, single in zip(table.fields, table.params.T, strict=True):
+        column, vector = single.astype(np.float64), field.name.partition(".")[0]
+        ends = column.min(), column.max()
+        rest = np.unique(column[(column != ends[0]) & (column != ends[1])])
+        for end in ends if len(rest) >= FEW and vector not in told else ():
+            rows = np.flatnonzero(column == end)
+            if len(rows) > 1 and np.abs(rest - end).min() > FAR * np.ptp(rest):
+                unit, where = "" if field.unit == "1" else f" {field.unit}", table.where(int(rows[0]))
+                told.add(vector)
+                yield (
+                    f"{field.name} is {end:g}{unit} in {len(rows)} rows (e.g. {where}), and mostly from {rest[0]:g} to "
+                    f"{rest[-1]:g}{unit}: if it stands for no value, leave those rows out"
+                )
+
+
 def _of_columns(table: ViewTable) -> Iterator[str]:
     yield from _constant(table)
+    yield from _of_marks(table)
     for i, field in enumerate(table.fields):
         low, high = float(table.params[:, i].min()), float(table.params[:, i].max())
         spread = f"{field.name} goes from {low:g} to {high:g}"
@@ -124,7 +147,11 @@ def _of_quaternions(table: ViewTable) -> Iterator[str]:
     for term in table.actions.terms if table.actions else ():
         if term.form == "quaternion_xyzw":
             columns = term.columns[-4:]
-            lengths = np.linalg.norm(table.params[:, [names.index(name) for name in columns]], axis=1)
+            values = table.params[:, [names.index(name) for name in columns]]
+            lengths = np.linalg.norm(values, axis=1)
+            if values[:, 0].max() > values[:, 0].min() >= 0 > values[:, 3].min():
+                why = f"though {columns[0]} is never negative and {columns[3]} is"
+                yield f"{', '.join(columns)} are taken for x, y, z, w, {why}: is w the first? Name them as x, y, z, w"
             if np.abs(lengths - 1).max() > NOT_UNIT:
                 spread = f"from {lengths.min():.3g} to {lengths.max():.3g}"
                 yield f"{', '.join(columns)} have lengths {spread}, a rotation 1: they are divided by them"
@@ -173,18 +200,23 @@ def _of_steps(table: ViewTable) -> Iterator[str]:
         missing = int((np.diff(table.steps)[gaps] - 1).sum())
         places = f"{table.where(row)} and {table.where(row + 1).rpartition(', ')[2]}"
         sequences = len(np.unique(table.of[1:][gaps]))
+        times = ". Times? A table has --timestamp for them, tars --ordered" if 2 * gaps.sum() > len(gaps) else ""
         yield (
             f"steps have gaps: {missing} are missing in {sequences} of {len(table.sequences)} sequences, e.g. between "
-            f"{places}; windows do not reach over them"
+            f"{places}; windows do not reach over them{times}"
         )
 
 
 def _of_lengths(table: ViewTable, needed: int) -> Iterator[str]:
-    short = np.flatnonzero(np.diff(table.bounds) < needed)
-    if len(short):
+    parted = (np.diff(table.of) != 0) | ((np.diff(table.steps) > 1) & table.ordered)
+    starts = np.append(0, np.flatnonzero(parted) + 1)
+    longest = np.zeros(len(table.sequences), np.int64)
+    np.maximum.at(longest, table.of[starts], np.diff(np.append(starts, len(table.of))))
+    if len(short := np.flatnonzero(longest < needed)):
         what = f"{len(short)} of {len(table.sequences)} sequences have fewer than the {needed} frames of a context of "
         names = listed([str(table.sequences[i]) for i in short.tolist()])
-        yield f"{what}{needed - 1} and its target ({names}): training leaves them out"
+        gap = " without a gap" if (longest < np.diff(table.bounds)).any() else ""
+        yield f"{what}{needed - 1} and its target{gap} ({names}): training leaves them out"
 
 
 def _of_times(table: ViewTable) -> Iterator[str]:
@@ -198,6 +230,18 @@ def _of_times(table: ViewTable) -> Iterator[str]:
         if usual > DAY:
             units = f"--unit {field.name}=ms, us or ns if it is not in s"
             yield f"{field.name}: frames are {usual:g} s apart mostly; {units}"
+
+
+def _of_categories(table: ViewTable) -> Iterator[str]:
+    """Values of categorical terms that training never sees."""
+    trained = np.array([split == "train" for split in table.splits])[table.of]
+    for term in table.actions.terms if table.actions and trained.any() else ():
+        if term.op == "categorical":
+            at = [field.name for field in table.fields].index(term.columns[0])
+            values, seen = np.array(term.values, np.float32), np.unique(table.params[trained, at])
+            if len(never := values[~np.isin(values, seen)]):
+                lost = few([f"{value:g}" for value in never])
+                yield f"no training row has {term.columns[0]} {lost}, a value of its term"
 
 
 def _of_classes(table: ViewTable) -> Iterator[str]:

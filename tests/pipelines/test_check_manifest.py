@@ -105,7 +105,7 @@ def test_warnings_name_what_may_be_wrong(folder: Path, tmp_path: Path) -> None:
         "azimuth goes from 0 to 300 without a unit",
         "z is constant, 7 in every row",
         "steps have gaps: 6 are missing in 2 of 2 sequences, e.g. between metadata.csv, row 5 and row 6",
-        "2 of 2 sequences have fewer than the 7 frames of a context of 6 and its target (a, b)",
+        "2 of 2 sequences have fewer than the 7 frames of a context of 6 and its target without a gap (a, b)",
         "timestamp: frames are 1 s apart mostly, and 6 s at most",
         "1 classes of val are not in train: cb",
         "images are of 2 sizes (16×16, 30×20): give --size",
@@ -256,6 +256,55 @@ def test_rotations_that_come_with_either_sign_are_said(folder: Path, form: str) 
         if said:
             assert negative
             assert f"{negative} of 10 rotations from row to row" in warned[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (
+            [0.1, -9999, 0.3, -9999, 0.5, 0.6],
+            "x is -9999 in 2 rows (e.g. metadata.csv, row 3), and mostly from 0.1 to 0.5",
+        ),
+        ([691000, 691002, 691005, 0, 0, 691001], "x is 0 in 2 rows (e.g. metadata.csv, row 5), and mostly from"),
+        ([0.1, -9999, 0.3, 0.4, 0.5, 0.6], None),  # once: it may be so
+        ([0, 1, 2, 3, 7, 7], None),
+        ([0, 1, 0, 1, 9, 9], None),  # kinds
+    ],
+)
+def test_a_value_that_stands_for_none(folder: Path, x: list[float], said: str | None) -> None:
+    made = [{**row, "x": value} for row, value in zip(rows(), x, strict=True)]
+    found = [line for line in warnings_of(reading_of(folder, csv_text(made)).checked(), 1) if line.startswith("x is")]
+    assert [str(said) in line for line in found] == ([True] if said else [])
+
+
+def test_quaternions_whose_w_may_be_the_first(folder: Path) -> None:
+    """Vectors have no names that would tell, and w, x, y, z are a rotation too, but another one."""
+    turns = Rotation.from_euler("zyx", np.random.default_rng(0).normal(0, 0.5, (6, 3))).as_quat(canonical=True)
+    (folder / "actions.toml").write_text(
+        '[[action]]\nop = "relative_rotation"\nfrom = "quaternion_xyzw"\nresult = "6d"\ncolumns = ["q"]\n'
+    )
+    for order, said in (([0, 1, 2, 3], 0), ([3, 0, 1, 2], 1)):
+        made = [{**row, "q": q.tolist()} for row, q in zip(rows(), turns[:, order], strict=True)]
+        lines = warnings_of(reading_of(folder, "\n".join(map(json.dumps, made)), "m.jsonl").checked(), 1)
+        assert sum("q.0 is never negative and q.3 is: is w the first?" in line for line in lines) == said
+
+
+def test_values_of_a_term_that_training_lacks(folder: Path) -> None:
+    (folder / "actions.toml").write_text('[[action]]\nop = "categorical"\ncolumns = ["lamp"]\nvalues = [0, 1, 2]\n')
+    made = [
+        {**row, "lamp": row["sequence"] == "b", "split": {"a": "train", "b": "val"}[row["sequence"]]} for row in rows()
+    ]
+    assert "no training row has lamp 1, 2, a value of its term" in warnings_of(
+        reading_of(folder, csv_text(made)).checked(), 1
+    )
+
+
+def test_times_that_are_taken_for_steps(folder: Path) -> None:
+    """Milliseconds, never quite as many from frame to frame: all are gaps, and there is no window."""
+    made = [{**row, "step": 33 * row["step"] + row["step"] // 3} for row in table()]
+    lines = warnings_of(reading_of(folder, csv_text(made)).checked(), 3)
+    assert any("Times? A table has --timestamp for them" in line for line in lines)
+    assert any("2 of 2 sequences have fewer than the 4 frames" in line for line in lines)
 
 
 def test_a_short_sequence_without_steps(folder: Path) -> None:
