@@ -337,8 +337,8 @@ def test_which_table_is_meant(folder: Path) -> None:
     with pytest.raises(FormatError, match=r"holds no metadata\.csv, \.jsonl or \.parquet; give"):
         find_manifest(folder, None)
     for name, hint in (
-        ("poses.xlsx", r"there is poses\.xlsx: save it as CSV"),
-        ("poses.json", r"there is poses\.json: write each record on a line of its own, as metadata\.jsonl"),
+        ("poses.xlsx", r"there is poses\.xlsx; save it as CSV"),
+        ("poses.json", r"there is poses\.json; write each record on a line of its own, as \.jsonl"),
         ("p.csv", r"--manifest p\.csv\?"),
     ):
         (folder / name).touch()

@@ -551,9 +551,35 @@ def test_lists_that_a_csv_has_as_texts(folder: Path) -> None:
         "row 6: pose is [1]; 3 numbers are needed, as in most rows",
         "row 4: pose is empty or NaN",
     ]
-    for other in ("[1 0.5 2]", "[1, 0.5", "[a]", "[" * 5000):
-        reading = reading_of(folder, csv_text([{**row, "pose": other} for row in rows()]))
-        assert "left out, being no numbers: pose (text)" in reading.notes, other
+
+
+@pytest.mark.parametrize(
+    ("cell", "numbers"),
+    [
+        ("[ 1.  -2.e-3\n 3.]", [1, -2e-3, 3]),  # NumPy's
+        ("[[1. 2.]\n [3. 4.]]", [1, 2, 3, 4]),
+        ("[ True False]", [1, 0]),
+        ("[np.float64(1.5), np.int64(2)]", [1.5, 2]),  # of a list since NumPy 2
+        ("(1, 2.5)", [1, 2.5]),
+        ("[1.0, None]", "row 2: pose is empty or NaN"),
+        ("[1. inf]", "row 2: pose is [1. inf]; finite numbers"),
+        ("[1. 2. ... 9.]", "pose (text, such as '[1. 2. ... 9.]')"),
+        ("(1,234)", "pose (text, such as '(1,234)')"),  # −1234 of an accountant
+        ("1/2", "pose (text, such as '1/2')"),
+        ("30%", "pose (text, such as '30%')"),
+        ("[1, 0.5", "pose (text, such as '[1, 0.5')"),
+        ("[a]", "pose (text)"),
+        ("[" * 5000, "pose (text)"),
+    ],
+)
+def test_cells_that_may_be_numbers(folder: Path, cell: str, numbers: list[float] | str) -> None:
+    """As Python and NumPy write lists; what is not read of a column is shown."""
+    whole = "[3, 4]" if "None" in cell else cell
+    reading = reading_of(folder, csv_text([{**row, "pose": whole if row["step"] else cell} for row in rows()]))
+    if isinstance(numbers, str):
+        assert any(numbers in line for line in [*reading.notes, *reading.mistakes.first]), reading
+    else:
+        np.testing.assert_array_equal(reading.checked().params[:, 1:], np.array([numbers] * 6, np.float32))
 
 
 def test_a_unit_of_times_that_is_not_known_is_refused(folder: Path) -> None:

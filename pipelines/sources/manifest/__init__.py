@@ -22,7 +22,7 @@ from pipelines.sources.leaks import refuse_leaks
 from pipelines.sources.manifest.columns import as_texts, pc
 from pipelines.sources.manifest.locate import are_videos, pictures_of, plain_names
 from pipelines.sources.manifest.numbers import filled_params, number_columns
-from pipelines.sources.manifest.read_table import SUFFIXES, read_table
+from pipelines.sources.manifest.read_table import ADVICE, SUFFIXES, read_table
 from pipelines.sources.manifest.rows import Order, Rows, find_roles, labels_of, order_of, sequences_of, splits_of
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import ViewTable
@@ -119,10 +119,8 @@ def _other_table(folder: Path) -> str:
         return f" (there is {below[0].relative_to(folder)}; --source {below[0].parent}?)"
     if beside := sorted(path.name for suffix in SUFFIXES for path in folder.glob(f"*{suffix}") if path.is_file()):
         return f" (there is {printable(beside[0])}; --manifest {printable(beside[0])}?)"
-    if records := sorted(path.name for path in folder.glob("*.json") if path.is_file()):
-        return f" (there is {printable(records[0])}: write each record on a line of its own, as {STEM}.jsonl)"
-    if sheets := sorted(path.name for path in folder.glob("*.[xo][ld]s*")):
-        return f" (there is {printable(sheets[0])}: save it as CSV)"
+    if others := sorted(path for path in folder.glob("*.*") if path.suffix.lower() in ADVICE):
+        return f" (there is {printable(others[0].name)}{ADVICE[others[0].suffix.lower()]})"
     return ""
 
 

@@ -7,6 +7,7 @@ What could be meant in two ways ("1,234") is no number.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported, so that
 
 EMPTY = ("", "nan", "na", "n/a", "#n/a", "null", "none", "-")
 WORDS = {"true": "1", "false": "0"}
+JSON = {"nan": "NaN", "inf": "Infinity", "None": "null", "True": "true", "False": "false"}
 POINT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 COMMA = r"^[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?$"
 HAS_POINT = r"^[+-]?[0-9]*\.[0-9]*([eE][+-]?[0-9]+)?$"
@@ -79,19 +81,30 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def _lists_of_text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Lists as a CSV has them, "[0.5, 1]", which is how pandas writes them; None: not all of the cells are such."""
+    """Lists as a CSV has them, which is how pandas writes them (_list); None: not all of the cells are such."""
     bare = (str(text).strip() for text in column if text.is_valid)
-    if not next((text for text in bare if text.lower() not in EMPTY), "").startswith("["):
+    if not next((text for text in bare if text.lower() not in EMPTY), "").startswith(("[", "(")):
         return None
     empty = {None, *EMPTY}
     try:
-        cells = [
-            json.loads(text) if (text and text.strip().lower()) not in empty else None for text in column.to_pylist()
-        ]
+        cells = [_list(text) if (text and text.strip().lower()) not in empty else None for text in column.to_pylist()]
         lists = pa.chunked_array([pa.array(cells)])
     except (pa.ArrowException, OverflowError, TypeError, ValueError, RecursionError):
         return None
     return lists if _is_list(lists.type) else None
+
+
+def _list(text: str) -> Any:
+    """Of "[0.5, 1]", Python's "(0.5, None)" and "[np.float64(0.5)]", NumPy's "[0.5 1.]". ValueError: anything else, and
+    "(1,234)", as accountants write a negative number."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        text = re.sub(r"np\.\w+\(([^()]*)\)", r"\1", text)
+        text = text.translate({ord("("): "[", ord(")"): "]"}) if ", " in text else text
+        text = re.sub(r"(?<=[\w.\]])\s+(?=[\w.+\[-])", ", ", text)
+        text = re.sub(r"[A-Za-z]{3,}", lambda word: JSON.get(word[0], word[0]), text)
+        return json.loads(re.sub(r"(\d\.)(?!\d)", r"\g<1>0", text))
 
 
 def _is_list(kind: pa.DataType) -> bool:

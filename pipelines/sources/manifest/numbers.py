@@ -21,7 +21,7 @@ from pipelines.sources.declared_actions import (
     refuse_values,
     scale_of,
 )
-from pipelines.sources.manifest.columns import Numbers, as_numbers, is_text
+from pipelines.sources.manifest.columns import Numbers, as_numbers, is_text, pc
 from pipelines.sources.manifest.rows import Order, Rows
 from shards.schema import MAX_PARAMS, ActionSpec
 
@@ -62,14 +62,7 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
         elif name not in (*ignore, *nameless, *rows.roles.values()):
             found = as_numbers(column, rows.raw.separator)
             if found is None or found.is_text:
-                kind = (
-                    "empty"
-                    if found and found.empty.all()
-                    else "text"
-                    if is_text(column.type)
-                    else str(column.type)[:40]
-                )
-                left_out.append(f"{printable(name)} ({kind})")
+                left_out.append(f"{printable(name)} ({_kind(column, found)})")
                 continue
             commas += [name] if found.comma else []
             grouped += [name] if found.grouped else []
@@ -89,6 +82,17 @@ def number_columns(rows: Rows, ignore: Sequence[str], declared: Declared, order:
     if len(names) > MAX_PARAMS:
         rows.mistakes.add(f"{len(names)} columns of numbers; a set has at most {MAX_PARAMS}: --ignore some", "roles")
     return columns
+
+
+def _kind(column: pa.ChunkedArray, found: Numbers | None) -> str:
+    """Of a column that holds no numbers; with a cell that may be meant as one, such as 30% or 1/2."""
+    if found and found.empty.all():
+        return "empty"
+    if not found or not is_text(column.type):
+        return str(column.type)[:40]
+    like = pc.fill_null(pc.match_substring_regex(column, r"^\s*[\[(+−-]*\s*\.?[0-9]"), False).to_numpy()
+    alike = np.flatnonzero(like & found.wrong)
+    return f"text, such as {_shown(column, int(alike[0]))!r}" if len(alike) else "text"
 
 
 def _stored(
