@@ -90,14 +90,16 @@ R2_POOL = ProbeMetric(
     lambda predicted, target: r2_pool(*_varying_dimensions(predicted, target)),
     lambda predicted, target: averaged_r2_pool(*_varying_dimensions(predicted, target)),
 )
-DEGREES = ProbeMetric(
-    "{target}_deg",
-    lambda predicted, target: geodesic_deg(target, predicted).mean().item(),
-    lambda predicted, target: averaged_mean(geodesic_deg(target, predicted)),
-)
-MEDIAN_DEGREES = ProbeMetric(
-    "{target}_deg_median", lambda predicted, target: geodesic_deg(target, predicted).median().item(), None
-)
+
+
+def in_degrees(
+    errors: Callable[[Tensor, Tensor], Tensor], constant: Callable[[Tensor], Tensor] = partial(torch.mean, dim=0)
+) -> Metrics:
+    """Mean and median of errors in degrees: (predictions, targets) [n, D] → float64 [n]. constant: as ProbeMetric's."""
+    mean = ProbeMetric(
+        "{target}_deg", lambda p, y: errors(p, y).mean().item(), lambda p, y: averaged_mean(errors(p, y)), constant
+    )
+    return mean, ProbeMetric("{target}_deg_median", lambda p, y: errors(p, y).median().item(), None, constant)
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class ProbeTask:
 
     def confusions(self, logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
         """int64 [C, C] for each top-1 of the set's classes."""
-        parts = self._by_size(logits, labels) if self.classes and self.labels else ()
+        parts = self._measurable(logits, labels) if self.classes and self.labels else ()
         return {name: confusion(of_size, y, self.classes).cpu().numpy() for name, _, of_size, y in parts}
 
     def missing(self, target: Tensor, known: Tensor) -> dict[str, str]:
@@ -189,18 +191,14 @@ class ProbeTask:
         return {part: f"training has no sample of them; the others are {share:.3f} of the validation samples"}
 
     def _measurable(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Metrics, Tensor, Tensor]]:
-        """`_by_size`, without sizes whose target does not vary."""
-        for part in self._by_size(predicted, target):
-            if self.classes or bool(varying(part[3]).any()):
-                yield part
-
-    def _by_size(self, predicted: Tensor, target: Tensor) -> Iterator[tuple[str, Metrics, Tensor, Tensor]]:
-        """(name, metrics, predictions, targets) of each part and size apart, or of everything where there are none."""
+        """(name, metrics, predictions, targets) of each part and size whose target varies, or of everything as one."""
         for name, metrics, place in self._places():
-            yield name, metrics, predicted[place], target if self.classes else target[place]
+            y = target if self.classes else target[place]
+            if self.classes or bool(varying(y).any()):
+                yield name, metrics, predicted[place], y
 
     def _targets(self, target: Tensor) -> Iterator[tuple[str, Metrics, Tensor]]:
-        """(name, metrics, targets) of the same."""
+        """(name, metrics, targets) of each part and size, or of everything as one."""
         for name, metrics, place in self._places():
             yield name, metrics, target if self.classes else target[place]
 
@@ -255,7 +253,7 @@ def regression(
     """
     head = partial(build_head, outputs=outputs, deep=deep, standardise=standardise)
     r2 = (r2_over("{name}", whole),) if sizes else (r2_over("{name}_avg", whole), R2_POOL)
-    metrics = (*r2, *((DEGREES, MEDIAN_DEGREES) if degrees else ()))
+    metrics = (*r2, *(in_degrees(lambda predicted, target: geodesic_deg(target, predicted)) if degrees else ()))
     return ProbeTask(name, inputs, views, head, squared_error, metrics, epochs, 0, sizes, draws)
 
 

@@ -41,7 +41,7 @@ from seqjepa.evaluate.inputs import (
     path_of_prefixes,
     rotation_of_view,
 )
-from seqjepa.evaluate.metrics import Averaged, averaged_mean, geodesic_deg
+from seqjepa.evaluate.metrics import Averaged, geodesic_deg
 from seqjepa.evaluate.probes import (
     R2_POOL,
     Found,
@@ -49,6 +49,7 @@ from seqjepa.evaluate.probes import (
     ProbeMetric,
     ProbeTask,
     classification,
+    in_degrees,
     r2_over,
     regression,
 )
@@ -177,10 +178,6 @@ def _too_few(needed: int, can: Capabilities) -> str:
     return f"needs {needed} views, a sample has {can.most_views}"
 
 
-Errors = Callable[[Tensor, Tensor], Tensor]
-"""(predictions, targets) [n, D] → errors float64 [n]."""
-
-
 def declared_tasks(can: Capabilities, config: EvalConfig) -> Found:
     """A probe of each target on z, and of sequences one of all that a single view shows on z_AGG."""
     assert can.declared is not None, "asked for where actions are declared"
@@ -241,25 +238,16 @@ def metrics_of(target: Target) -> tuple[ProbeMetric, ...]:
     found: list[ProbeMetric] = [r2_over("{name}_avg", target.whole), R2_POOL]
     for part, own in zip(target.parts, target.slices, strict=True):
         if part.kind == "angles":
-            found += _degrees(partial(angle_errors, own=own))
+            found += in_degrees(partial(angle_errors, own=own))
         elif part.kind in ("quaternion", "6d"):
-            found += _degrees(partial(rotation_errors, own=own), partial(mean_rotation, own=own))
+            found += in_degrees(partial(rotation_errors, own=own), partial(mean_rotation, own=own))
         elif target.unit:
             scale = torch.tensor([target.std[k] for k in part.raw], dtype=torch.float64)
             found.append(_rmse(partial(squared_errors, own=own, scale=scale)))
     return tuple(found)
 
 
-def _degrees(errors: Errors, constant: Callable[[Tensor], Tensor] | None = None) -> list[ProbeMetric]:
-    """Mean and median of errors in degrees [n]."""
-    mean = ProbeMetric(
-        "{target}_deg", lambda p, y: errors(p, y).mean().item(), lambda p, y: averaged_mean(errors(p, y))
-    )
-    median = ProbeMetric("{target}_deg_median", lambda p, y: errors(p, y).median().item(), None)
-    return [mean, median] if constant is None else [m._replace(constant=constant) for m in (mean, median)]
-
-
-def _rmse(errors: Errors) -> ProbeMetric:
+def _rmse(errors: Callable[[Tensor, Tensor], Tensor]) -> ProbeMetric:
     return ProbeMetric(
         "{target}_rmse",
         lambda p, y: math.sqrt(errors(p, y).mean().item()),
