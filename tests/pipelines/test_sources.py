@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from small_3die import jpeg, latent, make_tar, make_tree, npy, smooth_image
 
 from pipelines import archives
 from pipelines.archives import read_content
-from pipelines.sources.three_diebench import open_objects, tar
+from pipelines.sources.three_diebench import ThreeDIEBenchSource, open_objects, tar
 from pipelines.sources.three_diebench.tree import ListedObject, SpreadSample
 from shards.errors import FailureError, FormatError
 
@@ -99,6 +101,39 @@ def test_two_trees_in_a_tar(tmp_path: Path) -> None:
         tar.add(tree, "two")
     with pytest.raises(FormatError, match="two trees"):
         open_objects(tmp_path / "t.tar").list()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("of_objects", [False, True])
+def test_folders_of_splits_around_a_layout(tmp_path: Path, packed: bool, of_objects: bool) -> None:
+    """train/ and val/ around classes, or in their place; they say what to do, and what the page says is done."""
+    for split in ("train", "val") if not of_objects else ():
+        make_tree(tmp_path / "in" / split, objects=2, views=1)
+        for folder in sorted((tmp_path / "in" / split).glob("*/*")):
+            folder.rename(f"{folder}{split}")
+    if of_objects:
+        make_tree(tmp_path / "in", ("train", "val"), objects=2, views=1)
+    source = tmp_path / "in"
+    if packed:
+        source = tmp_path / "in.tar"
+        with tarfile.open(source, "w") as tar:
+            tar.add(tmp_path / "in", "in")
+    told = "folders of splits are no part of it: move all classes into one, and list the objects of val"
+    with pytest.raises(FormatError, match=told):
+        ThreeDIEBenchSource(source, val_fraction=0.5).records()
+    if not of_objects:
+        page = (Path(__file__).parents[2] / "docs/3diebench-layout.md").read_text()
+        commands = [line.strip() for line in page.splitlines() if line.startswith(("      mkdir", "      cp"))]
+        subprocess.run(
+            "; ".join(commands).replace("python", sys.executable), shell=True, check=True, cwd=tmp_path / "in"
+        )
+        records = ThreeDIEBenchSource(tmp_path / "in/all").records()
+        assert {record.name: record.split for record in records} == {
+            f"{synset}/o{o}{split}": split
+            for synset in ("0001", "0002")
+            for o in range(2)
+            for split in ("train", "val")
+        }
 
 
 def test_links_in_a_tar_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.sources.split_folders import split_of
 from pipelines.sources.subset import RULE, train_or_val
-from pipelines.sources.three_diebench.tree import ListedObject
+from pipelines.sources.three_diebench.tree import OF_SPLITS, ListedObject
 from shards.errors import FormatError, UsageError
 from shards.machine.environment import pass_environment_on
 
@@ -158,6 +159,8 @@ def assign(objects: Sequence[ListedObject], rule: SplitRule, split: str = "all")
     """
     synsets = {item.synset for item in objects} | (rule.lists.synsets() if rule.lists else set())
     classes = tuple(sorted(synsets))
+    if len(classes) > 1 and all(map(split_of, classes)):
+        raise FormatError(f"{', '.join(classes)} would be classes, and lie where <synset> does; {OF_SPLITS}")
     rank = {synset: label for label, synset in enumerate(classes)}
     if rule.lists:
         rule.lists.check_labels(classes)

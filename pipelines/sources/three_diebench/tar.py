@@ -11,7 +11,9 @@ from tqdm import tqdm
 from pipelines.archives import FILE, FOLDER, LARGEST_FILE, LINK, NO_VIEW, TRAILING, ArchiveMember, LeftOut
 from pipelines.archives.tar import TarStream
 from pipelines.sources.content import digest_of, file_stats, stamp_of
+from pipelines.sources.split_folders import split_of
 from pipelines.sources.three_diebench.tree import (
+    OF_SPLITS,
     Files,
     ListedObject,
     Listing,
@@ -136,7 +138,9 @@ def _views(stream: TarStream, links: list[ArchiveMember], folders: list[list[str
         here = "/".join(parts[:-3])
         root = here if root is None else root
         if here != root:
-            raise FormatError(f"{stream.path} holds two trees, {root!r} and {here!r}; one is allowed")
+            splits = all(split_of(name.rpartition("/")[2]) for name in (root, here))
+            advice = OF_SPLITS if splits else "one is allowed"
+            raise FormatError(f"{stream.path} holds two trees, {root!r} and {here!r}; {advice}")
         yield f"{parts[-3]}/{parts[-2]}", *view, member.size
 
 

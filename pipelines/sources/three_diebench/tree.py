@@ -26,6 +26,7 @@ from pipelines.archives.tar import TarStream
 from pipelines.archives.tree import sorted_entries
 from pipelines.sources import ViewsRecord
 from pipelines.sources.content import Stat, content_sha256, file_stats, name_rank, stamp_of, stamped
+from pipelines.sources.split_folders import split_of
 from shards.errors import FormatError, few
 from shards.machine.environment import pass_environment_on
 
@@ -37,6 +38,7 @@ PICTURES = (*KINDS, ".jpg", ".jpeg")
 LOOKED_AT = 10_000  # files
 WANTED = "<synset>/<object>/image_<k>.jpg beside latent_<k>.npy"
 PAGE = "docs/3diebench-layout.md"
+OF_SPLITS = f"folders of splits are no part of it: move all classes into one, and list the objects of val ({PAGE})"
 
 Files = tuple[int, Sequence[Content], Sequence[Content]]  # an object's position; images, latents as view_ids has them
 
@@ -249,6 +251,8 @@ def no_layout(path: Path) -> FormatError:
             f"{path} holds no {WANTED}: its pictures are {' and '.join(kinds)} ({example}), and views have to be JPEG "
             f"files called image_<k>.jpg, k from 0; convert them ({PAGE})"
         )
+    if any(len(parts := name.split("/")) > 3 and split_of(parts[-4]) for name in names):
+        return FormatError(f"{path} holds no {WANTED} (it has {example}); {OF_SPLITS}")
     there = f" (it has {example})" if names else ""
     return FormatError(f"{path} holds no {WANTED}{there}; give the folder (or tar) that has this layout ({PAGE})")
 
