@@ -282,6 +282,10 @@ def test_what_the_user_declares_goes_before(tmp_path: Path) -> None:
     assert {field.unit for field in table.fields if field.name == "pose.3"} == {"m"}
     np.testing.assert_array_equal(table.params[:, 3], cameras(4)[:, 0, 3].astype(np.float32))
     assert table_of(tmp_path / "scene", action="pose").actions != table.actions
+    assert read_views(tmp_path / "scene", ManifestOptions(), LayoutOptions()).notes == []  # the file is not left out
+    (tmp_path / "scene/other.toml").touch()
+    said = read_views(tmp_path / "scene", ManifestOptions(), LayoutOptions()).notes
+    assert said == ["1 file was left out: 1 that is no image (1 .toml)"]
     make_folder(tmp_path / "turn", [f"cup_{angle}.png" for angle in (0, 90)], 16, 16)
     named = table_of(tmp_path / "turn", pattern="{object}_{a:float}.png", units=("a=deg",))
     np.testing.assert_allclose(named.params[:, 0], [0, np.pi / 2], rtol=1e-6)

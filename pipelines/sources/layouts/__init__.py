@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 from pipelines.archives import printable, read_content
 from pipelines.sources.declared_actions import (
     DEGREES,
+    FILE,
     Declared,
     action_of,
     coarse,
@@ -144,6 +146,9 @@ def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: L
         refuse_leaks(table, found.mistakes, reading.notes, allow_repeats=meaning.allow_repeats)
     if not found.mistakes.count:
         reading.table = table
+    told = (meaning.actions or folder / FILE).resolve()
+    if told.is_file() and told.is_relative_to(path.resolve()):  # it is read, though it is no image
+        files.others.suffixes -= Counter([told.suffix.lower()])
     if left_out := str(files.others):
         reading.notes.append(left_out)
     return reading
