@@ -21,10 +21,12 @@ from pipelines.build.plan import Notes, plan_shards
 from pipelines.build.run_build import LISTING, BuildReport, Prepared, finished_set, named, outcome, run_build
 from pipelines.build.source_watch import SourceWatch
 from pipelines.build.transform import DecodedTogether, ViewJob, content_digest, load_view, transform, view_size
+from pipelines.build.view_warnings import warnings_of
 from pipelines.sources import ViewSource, ViewsRecord
 from pipelines.sources.content import digest_of, file_stats, stamp_of
 from pipelines.sources.decode import Pixels
 from pipelines.sources.subset import evenly
+from pipelines.sources.table import TableSource
 from shards.building.store_build import made_in
 from shards.engines.ray_engine import spread
 from shards.errors import FormatError, UsageError
@@ -58,9 +60,10 @@ def shard_views(
     max_bad: int = 0,
     workers: int | None = None,
     overwrite: bool = False,
+    context: int | None = 3,
     **options: Any,
 ) -> DatasetInfo:
-    """Write a shard set of the objects of `source`.
+    """Write a shard set of the objects of `source`. Says what of a table may not be meant so; `context` None: nothing.
 
     Views are resized as PIL does (bilinear, antialiased) and always encoded anew, also those that have the size
     already. `options`: those of BuildOptions, by default size 128 and 256 samples a shard. `workers` None: one for each
@@ -70,6 +73,8 @@ def shard_views(
     fails. What is finished stays; the same call goes on there. KeyboardInterrupt (also for SIGTERM) passes through.
     """
     asked, out = BuildOptions(**{"size": 128, "samples_per_shard": 256, "fit": None, **options}), Path(out)
+    for line in warnings_of(source.table, context) if context is not None and isinstance(source, TableSource) else ():
+        log.warning("%s: %s", source.path, line)
     if look_first(out, _request(source, asked), overwrite) and not source.random_access:
         _refuse_other_archive(out, source.path)
         return finished_set(out)

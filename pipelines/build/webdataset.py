@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from pipelines.build.images import shard_images
 from pipelines.build.options import BuildOptions, look_first
-from pipelines.build.view_warnings import warnings_of
 from pipelines.build.views import shard_views
 from pipelines.sources.table import TableSource
 from pipelines.sources.webdataset import WebdatasetImages
@@ -20,9 +18,6 @@ from shards.building.store_build import made_in
 from shards.schema import DatasetInfo
 
 IMAGES, SEQUENCES = 1024, 256  # in a shard
-CONTEXT = 3  # views of a training sequence, as --check of other sources has it
-
-log = logging.getLogger(__name__)
 
 
 def shard_webdataset(
@@ -53,10 +48,9 @@ def shard_webdataset(
         meaning = meaning or Meaning()
         if meaning.asked or wants_views(asked, how, copies):
             table = tar_table(asked, how, copies, meaning)
-            for line in warnings_of(table, CONTEXT) if asked.own is None else ():
-                log.warning("%s: %s", asked.path, line)
             given = {**asked.to_json(), **how.to_json(), **meaning.to_json()}
             source = TableSource(asked.path, table, name=NAME, options=given, views_per_sample=views_per_sample)
+            options["context"] = 3 if asked.own is None else None  # of a set of ours nothing is asked again
             info = shard_views(source, out, samples_per_shard=samples_per_shard or SEQUENCES, **options)
         else:
             images = WebdatasetImages(asked, copies)

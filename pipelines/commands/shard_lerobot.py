@@ -51,13 +51,11 @@ def shard_lerobot_command(
 
     Of a set on the hub only meta/, the data and this camera's videos are loaded. Killed, the same command goes on.
     """
-    from pipelines.build.view_warnings import warnings_of
     from pipelines.build.views import shard_views
     from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource
     from pipelines.sources.manifest import ReadViews
     from pipelines.sources.mistakes import Mistakes
     from shards.errors import UsageError
-    from shards.machine.terminal import warn
 
     as_json, views = given.pop("as_json"), given.pop("views_per_sample")
     check, sheet, context = (given.pop(name) for name in CHECK)
@@ -69,7 +67,5 @@ def shard_lerobot_command(
     if out is None or check:
         reading = ReadViews(Path(str(origin.identity["name"])), Mistakes(), [], origin.table)
         raise typer.Exit(show_check(reading, sheet, context, views, given["size"], as_json))
-    for line in warnings_of(origin.table, context):
-        warn(line)
-    shard_views(origin, out, **given)
+    shard_views(origin, out, context=context, **given)
     show_contents(out, as_json)

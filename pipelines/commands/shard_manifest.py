@@ -100,7 +100,6 @@ def shard_manifest_command(
     Without a table, scene/ may have NeRF's transforms.json or a COLMAP text model: docs/layouts.md.
     Killed or interrupted, the same command goes on where it was. docs/manifest.md has the format.
     """
-    from pipelines.build.view_warnings import warnings_of
     from pipelines.build.views import shard_views
     from pipelines.sources.layouts import LayoutOptions, read_views
     from pipelines.sources.manifest import ManifestOptions
@@ -123,10 +122,11 @@ def shard_manifest_command(
         raise UsageError("--out DIR is needed: the folder to write")
     reading = read_views(source, asked, layout)
     table = reading.checked()
-    for line in [*reading.notes, *warnings_of(table, context)]:
+    for line in reading.notes:
         warn(f"{reading.path.name}: {line}")
     options = {**asked.to_json(), **layout.to_json(), "views_per_sample": views}
-    shard_views(TableSource(source, table, name="manifest", options=options, views_per_sample=views), out, **given)
+    origin = TableSource(source, table, name="manifest", options=options, views_per_sample=views)
+    shard_views(origin, out, context=context, **given)
     show_contents(out, as_json)
 
 
