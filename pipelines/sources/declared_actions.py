@@ -30,7 +30,13 @@ from shards.schema import PRESET_ACTIONS, ActionSpec, ActionTerm, ParamField
 FILE = "actions.toml"
 LARGEST_FILE = 1 << 20
 TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-DEGREES = ("deg", "degree", "degrees", "°")
+ANGLES = {
+    **dict.fromkeys(("deg", "degree", "degrees", "°"), np.pi / 180),
+    **dict.fromkeys(("rad", "radian", "radians"), 1.0),
+    **dict.fromkeys(("turn", "turns"), 2 * np.pi),
+    "mrad": 1e-3,
+}
+"""What a number in this unit, in any case, is multiplied by to be in rad."""
 LONGEST_UNIT = 16
 LONGEST_NAME, MOST_UNITS = 1000, 10_000
 POSE_FORMS = {6: "euler_xyz", 7: "quaternion_xyzw", 12: "matrix", 16: "matrix"}
@@ -144,7 +150,7 @@ def components(name: str, columns: Sequence[str]) -> list[str]:
 
 
 def fields_of(names: Sequence[str], declared: Declared, mistakes: Mistakes) -> tuple[ParamField, ...]:
-    """Units as they are stored: deg becomes rad, which values have to be converted to (scale_of)."""
+    """Units as they are stored, which values have to be converted to (scale_of)."""
     for name in declared.units:
         if not components(name, names):
             mistakes.add(
@@ -157,12 +163,17 @@ def fields_of(names: Sequence[str], declared: Declared, mistakes: Mistakes) -> t
         rotations = (term for term in declared.terms or () if term["op"] == "relative_rotation")
         angles = {name for term in rotations for name in term["columns"]}
     units = [_unit(name, declared, angles) for name in names]
-    return tuple(ParamField(name, "rad" if unit in DEGREES else unit) for name, unit in zip(names, units, strict=True))
+    return tuple(ParamField(name, in_stored(unit)[0]) for name, unit in zip(names, units, strict=True))
 
 
 def scale_of(names: Sequence[str], declared: Declared) -> np.ndarray:
     """float64 [P]: what each column is multiplied by to have its stored unit."""
-    return np.array([np.pi / 180 if _unit(name, declared, set()) in DEGREES else 1.0 for name in names])
+    return np.array([in_stored(_unit(name, declared, set()))[1] for name in names])
+
+
+def in_stored(unit: str) -> tuple[str, float]:
+    """(the unit that is stored, what a number is multiplied by to have it): angles become rad."""
+    return ("rad", ANGLES[unit.lower()]) if unit.lower() in ANGLES else (unit, 1.0)
 
 
 def _unit(name: str, declared: Declared, angles: set[str]) -> str:

@@ -582,6 +582,23 @@ def test_cells_that_may_be_numbers(folder: Path, cell: str, numbers: list[float]
         np.testing.assert_array_equal(reading.checked().params[:, 1:], np.array([numbers] * 6, np.float32))
 
 
+@pytest.mark.parametrize(
+    ("unit", "stored", "factor"),
+    [
+        ("Deg", "rad", np.pi / 180),
+        ("radians", "rad", 1),
+        ("turn", "rad", 2 * np.pi),
+        ("mrad", "rad", 1e-3),
+        ("cm", "cm", 1),
+    ],
+)
+def test_units_of_angles(folder: Path, unit: str, stored: str, factor: float) -> None:
+    """In any spelling; turns were differences that did not wrap, without a word."""
+    table = reading_of(folder, csv_text(rows()), units=(f"x={unit}",)).checked()
+    assert table.fields[0].unit == stored
+    np.testing.assert_allclose(values(table, "x"), factor * np.array(X), rtol=1e-6)
+
+
 def test_a_unit_of_times_that_is_not_known_is_refused(folder: Path) -> None:
     """Minutes were stored as if they were seconds."""
     table = csv_text([{**row, "timestamp": 0.5 * row["step"]} for row in rows()])

@@ -19,12 +19,12 @@ import numpy as np
 
 from pipelines.archives import printable, read_content
 from pipelines.sources.declared_actions import (
-    DEGREES,
     FILE,
     Declared,
     action_of,
     coarse,
     fields_of,
+    in_stored,
     read_declared,
     refuse_values,
     scale_of,
@@ -286,7 +286,7 @@ def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> 
     said = fields_of(names, declared, mistakes)
     named = {name for name in names if name in declared.units or name.rpartition(".")[0] in declared.units}
     for field in table.fields:
-        if field.name in named and field.unit == "rad" and declared.units.get(field.name) in DEGREES:
+        if field.name in named and field.unit == "rad" and in_stored(declared.units.get(field.name, "rad"))[1] != 1:
             mistakes.add(f"{declared.where or '--unit'}: {field.name} is in rad already", "unit")
     fields = tuple(new if new.name in named else old for new, old in zip(said, table.fields, strict=True))
     params = (table.params * scale_of(names, declared)).astype(np.float32)

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.sources.declared_actions import DEGREES, LARGEST_NUMBER, coarse
+from pipelines.sources.declared_actions import LARGEST_NUMBER, coarse, in_stored
 from pipelines.sources.lerobot.meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta
 from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
@@ -52,12 +52,12 @@ class FeatureChoice:
 
     @property
     def fields(self) -> tuple[ParamField, ...]:
-        return tuple(ParamField(name, "rad" if unit in DEGREES else unit) for name, unit in self.recorded_units.items())
+        return tuple(ParamField(name, in_stored(unit)[0]) for name, unit in self.recorded_units.items())
 
     @property
     def factors(self) -> np.ndarray:
         """float64 [P], by which what is recorded is multiplied."""
-        return np.array([np.pi / 180 if unit in DEGREES else 1.0 for unit in self.recorded_units.values()])
+        return np.array([in_stored(unit)[1] for unit in self.recorded_units.values()])
 
     @property
     def actions(self) -> ActionSpec:
