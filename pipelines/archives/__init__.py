@@ -7,11 +7,12 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, overload
 
-from shards.machine.environment import pass_environment_on
+from shards.machine.environment import system_errors_as
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def read_content(content: Content) -> bytes:
 
 def read_file(path: Path | str) -> bytes:
     """read_content of a file on the disk. Without a Path and its methods, which take longer than the system does."""
-    try:
+    with readable():
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # a fifo would never end
             raise ValueError("not a file")
@@ -102,8 +103,6 @@ def read_file(path: Path | str) -> bytes:
             return _sized(b"")
         with open(path, "rb", buffering=0) as file:
             return _sized(file.read())
-    except OSError as error:
-        raise unreadable(error) from error
 
 
 def _sized(data: bytes) -> bytes:
@@ -112,10 +111,9 @@ def _sized(data: bytes) -> bytes:
     return data
 
 
-def unreadable(error: OSError) -> ValueError:
-    """What to raise for a file that the system would not read. Raises `error` itself where the machine is to blame."""
-    pass_environment_on(error)
-    return ValueError(f"unreadable ({error.strerror})")
+def readable() -> AbstractContextManager[None]:
+    """A block that reads a file. ValueError: the system will not; OSError: the machine's fault."""
+    return system_errors_as(lambda why: ValueError(f"unreadable ({why})"))
 
 
 class LeftOut:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.archives import FILE, FOLDER, LINK, LONGEST_PATH, ArchiveMember, printable, unreadable
+from pipelines.archives import FILE, FOLDER, LINK, LONGEST_PATH, ArchiveMember, printable, readable
 from pipelines.archives.tar_headers import BLOCK, checksum_holds
 from shards.errors import FormatError, reason_of
 from shards.machine.environment import pass_environment_on
@@ -104,17 +104,14 @@ def _member(path: Path, entry: zipfile.ZipInfo, name: str, is_guess: bool) -> Ar
 
 def unpack(path: Path, offset: int, packed: int, largest: int) -> bytes:
     """Content of the file whose header begins at `offset`. ValueError: damaged, encrypted, too large."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            head = file.read(HEADER.size)
-            if len(head) < HEADER.size or head[:4] != SIGNATURE:
-                raise ValueError("cut short or damaged: the archive has no file at its place")
-            _, _, flags, method, _, _, checksum, _, _, name_length, extra_length = HEADER.unpack(head)
-            file.seek(name_length + extra_length, 1)
-            data, after = file.read(packed), file.read(8)
-    except OSError as error:
-        raise unreadable(error) from error
+    with readable(), path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        head = file.read(HEADER.size)
+        if len(head) < HEADER.size or head[:4] != SIGNATURE:
+            raise ValueError("cut short or damaged: the archive has no file at its place")
+        _, _, flags, method, _, _, checksum, _, _, name_length, extra_length = HEADER.unpack(head)
+        file.seek(name_length + extra_length, 1)
+        data, after = file.read(packed), file.read(8)
     if flags & ENCRYPTED:
         raise ValueError("encrypted; unpack the archive with its password and give the folder")
     if method not in (STORED, DEFLATED):

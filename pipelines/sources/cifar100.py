@@ -22,7 +22,7 @@ from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import Stat, file_stats, stamp_of, stats_of
 from pipelines.sources.restricted_pickle import LARGEST_PICKLE, StoredBytes, load_plain
 from shards.errors import FormatError
-from shards.machine.environment import pass_environment_on
+from shards.machine.environment import system_errors_as
 
 log = logging.getLogger(__name__)
 
@@ -146,11 +146,8 @@ def _folder_files(path: Path) -> Iterator[tuple[str, bytes]]:
     for name, file in zip(FILES, cifar100_files(path), strict=True):
         if file.is_file():
             _check_size(file.stat().st_size, f"{file}")
-            try:
+            with system_errors_as(lambda why, file=file: FormatError(f"{file} cannot be read: {why}")):
                 yield name, file.read_bytes()
-            except OSError as error:
-                pass_environment_on(error)
-                raise FormatError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:

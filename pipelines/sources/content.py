@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from pipelines.archives import readable
 from shards.engines.ray_engine import spread
-from shards.machine.environment import pass_environment_on
 from shards.machine.files import digest_of_file
 
 SAMPLED_FILES = 16384
@@ -137,20 +137,12 @@ def stats_of(paths: Sequence[str | Path]) -> list[Stat]:
 
 def pieces_of(path: Path) -> bytes:
     """A file's bytes; of a large one 64 pieces of 64 KiB, spread over it. ValueError: unreadable."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= PIECES * PIECE_BYTES:
-                return file.read()
-            return b"".join(_piece(file, (size - PIECE_BYTES) * i // (PIECES - 1)) for i in range(PIECES))
-    except OSError as error:
-        pass_environment_on(error)
-        raise ValueError(f"unreadable ({error.strerror})") from error
-
-
-def _piece(file: BinaryIO, offset: int) -> bytes:
-    file.seek(offset)
-    return file.read(PIECE_BYTES)
+    with readable(), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= PIECES * PIECE_BYTES:
+            return file.read()
+        starts = ((size - PIECE_BYTES) * i // (PIECES - 1) for i in range(PIECES))
+        return b"".join(os.pread(file.fileno(), PIECE_BYTES, start) for start in starts)
 
 
 def pieces_sha256(root: Path, names: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ from pipelines.archives import (
     printable,
     read_content,
     read_file,
-    unreadable,
+    readable,
 )
 from pipelines.archives.tar import TarStream
 from pipelines.archives.tree import ArchiveTree, DiskTree, walk_tree
@@ -132,25 +132,20 @@ class FileReader:
         return read_file(self.path_of(name))
 
     def _bytes(self, offset: int, length: int) -> bytes:
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(offset)
-                data = file.read(length)
-        except OSError as error:
-            raise unreadable(error) from error
+        with readable(), self.path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(length)
         if len(data) != length:
             raise ValueError("cut short: the archive ends inside it")
         return data
 
     def _sparse(self, offset: int) -> bytes:
         try:
-            with TarStream(self.path, seek=True, start=offset) as stream:
+            with readable(), TarStream(self.path, seek=True, start=offset) as stream:
                 next(iter(stream))
                 return stream.read()
         except (FormatError, StopIteration) as error:
             raise ValueError(f"a damaged sparse file ({reason_of(error)})") from error
-        except OSError as error:
-            raise unreadable(error) from error
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.archives import Content, read_content
+from pipelines.archives import Content, read_content, readable
 from pipelines.sources.content import in_threads
 from pipelines.sources.decode import decode_image
 from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import Pictures, PlacedFile, ViewTable
-from shards.machine.environment import pass_environment_on
 
 TAIL = 2048  # bytes
 SMALL = 2000  # images without loss that are decoded anyway
@@ -106,14 +105,10 @@ def _tail(content: Content) -> bytes:
         return content.read_end(TAIL)
     if not isinstance(content, Path):
         return read_content(content)[-TAIL:]
-    try:
-        with content.open("rb", buffering=0) as file:
-            size = file.seek(0, 2)
-            file.seek(max(size - TAIL, 0))
-            return file.read(TAIL)
-    except OSError as error:
-        pass_environment_on(error)
-        raise ValueError("unreadable") from error
+    with readable(), content.open("rb", buffering=0) as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - TAIL, 0))
+        return file.read(TAIL)
 
 
 def _pixels(content: Content) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.archives import unreadable
+from pipelines.archives import readable
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import content_sha256, file_stats, stamp_of
 from shards.errors import FormatError, few
@@ -109,11 +109,8 @@ class Stl10Source(ImageSource):
     def _stored(self, split: str, row: int) -> bytes:
         """Not of a map: a file that is cut meanwhile would end the process (SIGBUS). FormatError: it was."""
         file = _images(self.path, split)
-        try:
-            with file.open("rb", buffering=0) as opened:
-                data = os.pread(opened.fileno(), IMAGE_BYTES, row * IMAGE_BYTES)
-        except OSError as error:
-            raise unreadable(error) from error
+        with readable(), file.open("rb", buffering=0) as opened:
+            data = os.pread(opened.fileno(), IMAGE_BYTES, row * IMAGE_BYTES)
         if len(data) < IMAGE_BYTES:
             raise FormatError(f"{file} ends before image {row}: it became shorter while it was read")
         return data

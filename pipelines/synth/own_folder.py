@@ -21,7 +21,7 @@ from pipelines.build.pool import sigterm_as_interrupt
 from shards.building.claim import differing_values, instead
 from shards.errors import UsageError
 from shards.json_fields import strict_json
-from shards.machine.environment import pass_environment_on
+from shards.machine.environment import system_errors_as
 from shards.machine.files import disk_full_named, write_atomic
 from shards.machine.lock import FolderLock
 from shards.stores.store import require_no_address
@@ -80,11 +80,8 @@ class OwnFolder:
 
         With `overwrite`, what an earlier run wrote is removed first.
         """
-        try:
+        with system_errors_as(lambda why: UsageError(f"cannot write to {self.root}: {why}; choose another --out")):
             self.tmp.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            pass_environment_on(error)
-            raise UsageError(f"cannot write to {self.root}: {error.strerror}; choose another --out") from error
         lock = FolderLock(self.root / WORK / "lock", f"another build is writing {self.root}")
         try:
             self.is_finished(overwrite)  # the folder may have changed while we waited for the lock

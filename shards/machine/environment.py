@@ -5,6 +5,7 @@ Whoever turns an OSError into "damaged", "bad" or "not a set" asks here first; t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -12,7 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 NO_HANDLES = (errno.EMFILE, errno.ENFILE)
@@ -39,6 +40,16 @@ def pass_environment_on(error: BaseException) -> None:
     """Raise `error` again if it is the environment's: the first line of an `except OSError` that calls a file bad."""
     if is_environment_error(error):
         raise error
+
+
+@contextlib.contextmanager
+def system_errors_as(told: Callable[[str | None], Exception]) -> Iterator[None]:
+    """An OSError in the block is raised as told(the system's words for it); the environment's stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        pass_environment_on(error)
+        raise told(error.strerror) from error
 
 
 def advice_for(number: int | None) -> str:

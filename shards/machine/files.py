@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import DiskFullError, UsageError
-from shards.machine.environment import NO_SPACE, pass_environment_on
+from shards.machine.environment import NO_SPACE, system_errors_as
 
 TEMPORARY = ".tmp-"
 
@@ -213,11 +213,10 @@ def refuse_read_only(folder: Path, name: str) -> None:
 
 def _ends(path: Path) -> bytes:
     """Where formats say who made a file: at the beginning, or, as PDF, at the end."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(LOOKED_AT)
-            file.seek(-min(LOOKED_AT, path.stat().st_size), os.SEEK_END)
-            return beginning + file.read(LOOKED_AT)
-    except OSError as error:
-        pass_environment_on(error)
-        raise UsageError(f"cannot read {path}, which is there: {error.strerror}; choose another name") from error
+    with (
+        system_errors_as(lambda why: UsageError(f"cannot read {path}, which is there: {why}; choose another name")),
+        path.open("rb") as file,
+    ):
+        beginning = file.read(LOOKED_AT)
+        file.seek(-min(LOOKED_AT, path.stat().st_size), os.SEEK_END)
+        return beginning + file.read(LOOKED_AT)

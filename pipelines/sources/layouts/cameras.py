@@ -19,7 +19,7 @@ from pipelines.sources.declared_actions import LARGEST_NUMBER, no_rotation
 from pipelines.sources.files import FileEntry, FileList
 from pipelines.sources.mistakes import Mistakes
 from shards.errors import FormatError
-from shards.machine.environment import pass_environment_on
+from shards.machine.environment import system_errors_as
 from shards.schema import ActionSpec, ActionTerm, ParamField
 
 POSE = tuple(f"pose.{i}" for i in range(12))
@@ -151,15 +151,13 @@ def text_lines(files: FileList, note: FileEntry) -> Iterator[str]:
             data = files.read_note(note, f"{reader.path}: {note.name}", "unpack the archive and give the folder")
             yield from data.decode().splitlines()
             return
-        if path.stat().st_size > LARGEST_TEXT:
-            raise FormatError(f"{path} is larger than {LARGEST_TEXT >> 20} MiB; split the scene")
-        with path.open(encoding="utf-8-sig") as file:
-            yield from (line.rstrip("\r\n") for line in file)
+        with system_errors_as(lambda why: FormatError(f"{path} cannot be read ({why})")):
+            if path.stat().st_size > LARGEST_TEXT:
+                raise FormatError(f"{path} is larger than {LARGEST_TEXT >> 20} MiB; split the scene")
+            with path.open(encoding="utf-8-sig") as file:
+                yield from (line.rstrip("\r\n") for line in file)
     except UnicodeError as error:
         raise FormatError(f"{path} is not UTF-8 text ({error}); export it again") from error
-    except OSError as error:
-        pass_environment_on(error)
-        raise FormatError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def scene_name(*parts: str) -> str:

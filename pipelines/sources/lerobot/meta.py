@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
 from shards.json_fields import json_object, number, take
-from shards.machine.environment import pass_environment_on
+from shards.machine.environment import system_errors_as
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 DATA_PATHS = {3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}
@@ -280,25 +280,20 @@ def fill(template: str, where: str, **values: int | str) -> str:
 
 def read_file(path: Path, largest: int) -> bytes:
     """FormatError: it is not there, cannot be read, or is larger."""
-    try:
+    refused = FormatError(f"{path} is not there or cannot be read; give the folder of a LeRobot data set")
+    with system_errors_as(lambda why: refused):
         if path.stat().st_size > largest:
             raise FormatError(f"{path} is larger than {largest >> 20} MiB")
         return path.read_bytes()
-    except OSError as error:
-        pass_environment_on(error)
-        raise FormatError(f"{path} is not there or cannot be read; give the folder of a LeRobot data set") from error
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("episodes.jsonl, line 3", object) of each line."""
-    try:
-        with path.open("rb") as file:
-            for count, line in enumerate(iter(lambda: file.readline(LARGEST_LINE), b""), 1):
-                if line.strip():
-                    yield f"{path}, line {count}", json_object(line, f"{path}, line {count}", nan=True)
-    except OSError as error:
-        pass_environment_on(error)
-        raise FormatError(f"{path} is not there or cannot be read: the set is not complete") from error
+    refused = FormatError(f"{path} is not there or cannot be read: the set is not complete")
+    with system_errors_as(lambda why: refused), path.open("rb") as file:
+        for count, line in enumerate(iter(lambda: file.readline(LARGEST_LINE), b""), 1):
+            if line.strip():
+                yield f"{path}, line {count}", json_object(line, f"{path}, line {count}", nan=True)
 
 
 def _field(row: dict[str, Any], name: str, where: str) -> int:

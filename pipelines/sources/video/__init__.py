@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.archives import readable
 from pipelines.sources import Frames, Target
-from pipelines.sources.content import pieces_of, short_digest
+from pipelines.sources.content import Stat, pieces_of, short_digest, stats_of
 from pipelines.sources.decode import LARGEST_SIDE, Pixels, centre_part, check_size, check_view_size
 from pipelines.sources.video.files import whole_file
 from shards.errors import FormatError
@@ -163,14 +164,15 @@ class VideoFrames:
         not decoded then.
         """
         check_view_size((self.video.height, self.video.width), size)
-        reader = _reader(self.video, *_state(self.video.path))
+        reader = _reader(self.video, *stats_of([self.video.path]))
         columns = (column.tolist() for column in (self.numbers, self.pts, self.keys))
         for number, pts, key in zip(*columns, strict=True):
             yield reader.picture(number, pts, key, target)
 
     def digest(self) -> str:
         """Of the file's bytes (of a large one: 64 pieces) and the timestamps."""
-        return short_digest(_file_digest(self.video.path, *_state(self.video.path)).encode(), self.pts.tobytes())
+        path = self.video.path
+        return short_digest(_file_digest(path, *stats_of([path])).encode(), self.pts.tobytes())
 
     def again(self, before: Frames) -> int | None:
         if not isinstance(before, VideoFrames) or self.video != before.video or before.pts[-1] > self.pts[0]:
@@ -239,12 +241,9 @@ def _opened(path: Path) -> Any:
     ValueError: not a file, no video in it, a codec that is not read.
     """
     av, kind = pyav(), FORMATS.get(path.suffix.lower())
-    try:
+    with readable():
         if kind is None or not stat.S_ISREG(path.stat().st_mode):
             raise ValueError(f"not a file of the kinds that are read: {', '.join(SUFFIXES)}")
-    except OSError as error:
-        pass_environment_on(error)
-        raise ValueError(f"unreadable ({error.strerror})") from error
     # A given format: one that refers to other files (a playlist) cannot pass for a video.
     container = av.open(f"file:{path.absolute()}", format=kind, metadata_errors="replace")
     try:
@@ -368,24 +367,15 @@ class _Reader:
 
 
 @functools.lru_cache(maxsize=1)
-def _reader(video: Video, size: int, written: int) -> _Reader:
+def _reader(video: Video, state: Stat) -> _Reader:
     """The decoder that is open in this process: frames that follow each other are decoded once. Of a file that was
     written to, another one."""
     return _Reader(video)
 
 
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        entry = path.stat()
-    except OSError as error:
-        pass_environment_on(error)
-        return -1, -1
-    return entry.st_size, entry.st_mtime_ns
-
-
 @functools.lru_cache(maxsize=64)
-def _file_digest(path: Path, size: int, written: int) -> str:
+def _file_digest(path: Path, state: Stat) -> str:
     try:
-        return short_digest(str(size).encode(), pieces_of(path))
+        return short_digest(str(state[0]).encode(), pieces_of(path))
     except ValueError:
         return short_digest(b"")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from shards.machine.environment import pass_environment_on
+from pipelines.archives import readable
 
 MOST_BOXES = 1 << 20
 FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
@@ -18,16 +18,10 @@ EBML, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb
 
 def whole_file(path: Path) -> None:
     """ValueError: a part reaches beyond the end of the file, or it is of another kind."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            begin = file.read(4)
-            file.seek(0)
-            (_matroska if begin == EBML else _boxes)(file, size)
-    except OSError as error:
-        pass_environment_on(error)
-        raise ValueError(f"unreadable ({error.strerror})") from error
+    with readable(), path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        (_matroska if file.read(4) == EBML else _boxes)(file, size)
 
 
 def _boxes(file: BinaryIO, size: int) -> None:
