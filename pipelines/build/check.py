@@ -49,7 +49,7 @@ def understood(table: ViewTable, views_per_sample: int | None) -> dict[str, Any]
             for i, field in enumerate(table.fields)
         ],
         "action": table.actions.to_json() if table.actions else None,
-        "unused": sorted(spare, key=[field.name for field in table.fields].index),
+        "unused": sorted(spare, key=table.names.index),
         "views_per_sample": views,
         "chunked": views < longest,
         "padding": round(padding_share(lengths, views), 4),
@@ -118,9 +118,8 @@ def draw_check(table: ViewTable, out: Path, title: str, make_actions: MakeAction
     check_sheet(out, "--sheet")
     total = len(table.sequences)
     chosen = sorted({0, total // 2, total - 1})[:SEQUENCES]
-    terms = table.actions.terms if table.actions else ()
-    what = f"{total:,} sequences, {len(table.of):,} frames"
-    page = Rows(title, what, (TILE, TILE), table.fields, len(chosen), more=tuple(label_of_term(term) for term in terms))
+    what, terms = f"{total:,} sequences, {len(table.of):,} frames", tuple(map(label_of_term, table.terms))
+    page = Rows(title, what, (TILE, TILE), table.fields, len(chosen), more=terms)
     rows = [np.arange(table.bounds[i], table.bounds[i + 1])[:VIEWS] for i in chosen]
     page.open(max(map(len, rows)))
     for number, (sequence, shown) in enumerate(zip(chosen, rows, strict=True)):
@@ -141,8 +140,7 @@ def _images(table: ViewTable, rows: np.ndarray) -> list[np.ndarray]:
     found = []
     if not isinstance(contents, Sequence):
         with contextlib.suppress(ValueError):
-            for pixels in contents.load():
-                found.append(fit_image(pixels, frame))
+            found.extend(fit_image(pixels, frame) for pixels in contents.load())
         return [*found, *[blank] * (len(rows) - len(found))]
     for content in contents:
         try:
@@ -154,11 +152,9 @@ def _images(table: ViewTable, rows: np.ndarray) -> list[np.ndarray]:
 
 def _actions(table: ViewTable, rows: np.ndarray, make: MakeActions) -> list[list[str]]:
     """A line for each term under each view but the last."""
-    if not table.actions or not table.actions.terms or len(rows) < 2:
+    if not table.actions or not table.terms or len(rows) < 2:
         return []
-    names = [field.name for field in table.fields]
-    numbers = make(table.params[rows][None], names, table.actions)[0].astype(np.float64)
-    ends = np.cumsum([term.size for term in table.actions.terms])
-    parts = np.split(numbers, ends[:-1], axis=1)
-    pairs = list(zip(table.actions.terms, parts, strict=True))
+    numbers = make(table.params[rows][None], table.names, table.actions)[0].astype(np.float64)
+    ends = np.cumsum([term.size for term in table.terms])
+    pairs = list(zip(table.terms, np.split(numbers, ends[:-1], axis=1), strict=True))
     return [[words_of_term(term, part[i]) for term, part in pairs] for i in range(len(rows) - 1)]

@@ -48,16 +48,13 @@ class Frame:
 
     def resample(self, array: np.ndarray) -> np.ndarray:
         """uint8 [h, w, 3] or float32 [h, w], cropped and resized. ValueError: it has to have the frame's size."""
-        part = np.ascontiguousarray(array[self._kept_part(*array.shape[:2])])
-        return np.asarray(Image.fromarray(part).resize((self.width, self.height), Image.Resampling.BILINEAR))
-
-    def _kept_part(self, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns."""
+        height, width = array.shape[:2]
         if self.fit is None:
             raise ValueError(f"{width}×{height} pixels, the others have {self.width}×{self.height}; give --size")
-        if self.fit == "squash":
-            return slice(0, height), slice(0, width)
-        return centre_part(height, width, (self.height, self.width))
+        if self.fit == "crop":
+            array = array[centre_part(height, width, (self.height, self.width))]
+        part = Image.fromarray(np.ascontiguousarray(array))
+        return np.asarray(part.resize((self.width, self.height), Image.Resampling.BILINEAR))
 
 
 def fit_image(rgb: Pixels, frame: Frame) -> Pixels:

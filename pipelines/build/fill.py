@@ -142,7 +142,7 @@ class Records:
     def over_ray(self, cluster: RayCluster, hand: Hand, shards: Iterator[PlannedShard]) -> Iterator[Filled]:
         """On the nodes of a cluster, a task a shard: of files a node gets their names, of a stream their bytes."""
         fill = partial(_fill, hand, self.transform)
-        return cluster.map_tasks(fill, self._gathered(shards), lambda shard: shard.planned.name, _bytes_of)
+        return cluster.map_tasks(fill, self._gathered(shards), lambda gathered: gathered[0].name, _bytes_of)
 
     def _pairs(self, shards: Iterator[PlannedShard]) -> Iterator[tuple[PlannedShard, Any]]:
         if self.stream:
@@ -159,26 +159,22 @@ class Records:
         """Splits alternate in a stream, so that one shard of each may be incomplete."""
         opened: dict[str, Gathered] = {}
         for shard, record in self._pairs(shards):
-            gathered = opened.setdefault(shard.name, Gathered(shard, []))
-            gathered.records.append(record)
-            if len(gathered.records) == len(shard.positions):
+            _, records = opened.setdefault(shard.name, (shard, []))
+            records.append(record)
+            if len(records) == len(shard.positions):
                 yield opened.pop(shard.name)
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """A shard with all its records."""
-
-    planned: PlannedShard
-    records: list[Any]
+Gathered = tuple[PlannedShard, list[Any]]  # a shard with all its records
 
 
-def _fill(hand: Hand, transform: Callable[[Any], Transformed], shard: Gathered) -> Filled:
-    results = map_in_order(transform, shard.records, 1, _name)
-    return fill_elsewhere(hand, shard.planned, (result for _, result in results))
+def _fill(hand: Hand, transform: Callable[[Any], Transformed], gathered: Gathered) -> Filled:
+    planned, records = gathered
+    results = map_in_order(transform, records, 1, _name)
+    return fill_elsewhere(hand, planned, (result for _, result in results))
 
 
-def _bytes_of(shard: Gathered) -> int:
+def _bytes_of(gathered: Gathered) -> int:
     """What the records bring with them; those of files bring nothing to speak of."""
-    contents = (getattr(record, "views", ()) for record in shard.records)
+    contents = (getattr(record, "views", ()) for record in gathered[1])
     return sum(len(data) for views in contents if isinstance(views, list) for data in views if type(data) is bytes)

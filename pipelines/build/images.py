@@ -103,7 +103,7 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
         _refuse_other_pictures(source, items, maps)
     sample = _sample(source, items)
     frame = _frame(source, asked, sample)
-    setting = _setting(asked, sample, frame)
+    setting = asked.setting(lambda: choose_setting([fit_image(image, frame) for image in sample]))
     job = ImageJob(source, frame, setting)
     work = Records(lambda positions: map(items.__getitem__, positions), partial(to_sample, job=job), workers)
     return Prepared(
@@ -203,14 +203,6 @@ def _frame(source: ImageSource, asked: BuildOptions, sample: Sequence[np.ndarray
             "their proportions"
         )
     return Frame(*sizes[0][0])
-
-
-def _setting(asked: BuildOptions, sample: Sequence[np.ndarray], frame: Frame) -> JpegSetting | None:
-    if asked.encoding == "raw":
-        return None
-    if asked.jpeg_quality != "auto":
-        return JpegSetting.parse(asked.jpeg_quality)
-    return choose_setting([fit_image(image, frame) for image in sample])
 
 
 def to_sample(item: ImageItem, job: ImageJob) -> Transformed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -56,6 +56,12 @@ class BuildOptions:
             "limit_rule": RULE if self.limit is not None else None,
         }
         return {name: value for name, value in record.items() if value is not None}
+
+    def setting(self, choose: Callable[[], JpegSetting]) -> JpegSetting | None:
+        """That of the JPEGs; None: raw pixels. choose: what "auto" stands for."""
+        if self.encoding == "raw":
+            return None
+        return choose() if self.jpeg_quality == "auto" else JpegSetting.parse(self.jpeg_quality)
 
     def command(self, source: Source, maps: Path | None = None) -> str:
         """The command line that gives the same bytes, folders reduced to their names."""

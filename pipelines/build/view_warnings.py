@@ -16,7 +16,7 @@ import numpy as np
 
 from pipelines.archives import printable, read_content
 from pipelines.build.transform import MOST_TURNS, view_size
-from pipelines.sources.declared_actions import as_key
+from pipelines.sources.declared_actions import as_key, rotations_of
 from pipelines.sources.split_folders import listed
 from pipelines.sources.table import ViewTable
 from shards.errors import few
@@ -54,9 +54,7 @@ def _constant(table: ViewTable) -> Iterator[str]:
     that never change: the last row of a matrix, what a turn about one axis leaves alone."""
     if len(table.of) < 2:
         return
-    turns = (
-        {name for term in table.actions.terms if term.op in RELATIVE for name in term.columns} if table.actions else ()
-    )
+    turns = {name for term in table.terms if term.op in RELATIVE for name in term.columns}
     values = {
         field.name: float(column[0])
         for field, column in zip(table.fields, table.params.T, strict=True)
@@ -104,8 +102,7 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
     yield from _of_quaternions(table)
     yield from _of_signs(table)
     if table.actions is None:
-        names = {field.name for field in table.fields}
-        implied = (k for k in ("rotation", "position") if names.issuperset(PRESET_ACTIONS[k].columns))
+        implied = (k for k in ("rotation", "position") if set(table.names).issuperset(PRESET_ACTIONS[k].columns))
         without = next((f"training takes --action {k}, as columns are called" for k in implied), "")
         without = without or "methods that need actions will not train"
         yield f"no action is declared: give an actions.toml, or --action; {without}"
@@ -117,10 +114,10 @@ def _is_angle(name: str) -> bool:
 
 def _of_wrapping(table: ViewTable) -> Iterator[str]:
     """Angles whose differences are taken as if they were no angles."""
-    at, same = {field.name: i for i, field in enumerate(table.fields)}, np.diff(table.of) == 0
-    for term in table.actions.terms if table.actions else ():
+    units, same = {field.name: field.unit for field in table.fields}, np.diff(table.of) == 0
+    for term in table.terms:
         for name in term.columns if term.op == "difference" else ():
-            unit, values = table.fields[at[name]].unit, table.params[:, at[name]].astype(np.float64)
+            unit, values = units[name], table.columns([name])[:, 0]
             turns = np.abs(values).max() <= MOST_TURNS and (np.abs(np.diff(values))[same] > np.pi).any()
             if unit == "rad" and np.ptp(values) > np.pi:
                 yield f"difference of {name} takes 359° to 1° as −358°: angle_difference takes it as 2°"
@@ -131,7 +128,7 @@ def _of_wrapping(table: ViewTable) -> Iterator[str]:
 
 def _of_turns(table: ViewTable) -> Iterator[str]:
     """Yaw, pitch and roll in another order than that of the axes about which they turn where z is up."""
-    for term in table.actions.terms if table.actions else ():
+    for term in table.terms:
         if term.op in RELATIVE and term.form == "euler_xyz":
             found = [match[0].lower() for name in term.columns[-3:] if (match := TURNS.search(name))]
             if sorted(found) == sorted(UPRIGHT) and found != list(UPRIGHT):
@@ -143,11 +140,9 @@ def _of_turns(table: ViewTable) -> Iterator[str]:
 
 def _of_quaternions(table: ViewTable) -> Iterator[str]:
     """Columns that are taken for quaternions and are far from the length of one, to which they are brought."""
-    names = [field.name for field in table.fields]
-    for term in table.actions.terms if table.actions else ():
+    for term in table.terms:
         if term.form == "quaternion_xyzw":
-            columns = term.columns[-4:]
-            values = table.params[:, [names.index(name) for name in columns]]
+            columns, values = term.columns[-4:], table.columns(term.columns[-4:])
             lengths = np.linalg.norm(values, axis=1)
             if values[:, 0].max() > values[:, 0].min() >= 0 > values[:, 3].min():
                 why = f"though {columns[0]} is never negative and {columns[3]} is"
@@ -162,12 +157,11 @@ def _of_signs(table: ViewTable) -> Iterator[str]:
 
     Of the paper's action nothing is said, whose quaternions are as they come.
     """
-    names, same = [field.name for field in table.fields], np.diff(table.of) == 0
-    for term in table.actions.terms if table.actions else ():
+    same = np.diff(table.of) == 0
+    for term in table.terms:
         if term.op in RELATIVE and term.result == "quaternion" and term != PRESET_ACTIONS["rotation"].terms[0]:
-            values = table.params[:, [names.index(name) for name in term.columns]].astype(np.float64)
             with contextlib.suppress(ValueError):  # no rotations, a mistake already
-                q = _quaternions(term, values)
+                q = _quaternions(term, table.columns(term.columns))
                 turned = int(((q[:-1] * q[1:]).sum(1)[same] < 0).sum())
                 if turned:
                     yield (
@@ -184,13 +178,12 @@ def _quaternions(term: ActionTerm, values: np.ndarray) -> np.ndarray:
         return values[:, -4:]
     if term.form == "euler_xyz":
         return Rotation.from_euler("xyz", values[:, -3:]).as_quat()
-    parts = values if values.shape[1] == 9 else values[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]
-    return Rotation.from_matrix(parts.reshape(-1, 3, 3)).as_quat()
+    return Rotation.from_matrix(rotations_of(values)).as_quat()
 
 
 def _of_steps(table: ViewTable) -> Iterator[str]:
     if not table.ordered:
-        for name in (field.name for field in table.fields if TIME.search(WORDS.sub("_", field.name))):
+        for name in (name for name in table.names if TIME.search(WORDS.sub("_", name))):
             how = f"--timestamp {shlex.quote(name)}, or --step {shlex.quote(name)}"
             yield f"nothing orders the frames, which are drawn at random: does {name}? Then {how}"
         return
@@ -235,9 +228,9 @@ def _of_times(table: ViewTable) -> Iterator[str]:
 def _of_categories(table: ViewTable) -> Iterator[str]:
     """Values of categorical terms that training never sees."""
     trained = np.array([split == "train" for split in table.splits])[table.of]
-    for term in table.actions.terms if table.actions and trained.any() else ():
+    for term in table.terms if trained.any() else ():
         if term.op == "categorical":
-            at = [field.name for field in table.fields].index(term.columns[0])
+            at = table.names.index(term.columns[0])
             values, seen = np.array(term.values, np.float32), np.unique(table.params[trained, at])
             if len(never := values[~np.isin(values, seen)]):
                 lost = few([f"{value:g}" for value in never])

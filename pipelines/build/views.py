@@ -7,7 +7,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -196,25 +196,21 @@ def survey(source: ViewSource, asked: BuildOptions) -> Survey:
         except ValueError as error:  # what is damaged is passed over here; the workers will name it
             bad.append(f"{name}: {error}")
     source_size = _common_size(source, asked, [size for _, size in sample.values()], bad)
-    found = Survey(records, source.identity, source.classes, source_size, None)
-    if asked.encoding == "raw":
-        return found
-    if asked.jpeg_quality != "auto":
-        return replace(found, setting=JpegSetting.parse(asked.jpeg_quality))
-    kept = [
-        ("" if source.mixed_sizes else name, data)
-        for name, (data, size) in sample.items()
-        if size == source_size or _may_differ(source, asked)
-    ]
-    measure = partial(_measured, frame=_frame(asked, source_size))
 
     def measured(least: int) -> list[list[float]]:
-        images = [image for image in spread(partial(measure, least=least), kept, "JPEG settings") if image]
+        kept = [
+            ("" if source.mixed_sizes else name, data)
+            for name, (data, size) in sample.items()
+            if size == source_size or _may_differ(source, asked)
+        ]
+        measure = partial(_measured, frame=_frame(asked, source_size), least=least)
+        images = [image for image in spread(measure, kept, "JPEG settings") if image]
         if not images:
             raise FormatError(f"{source.path}: not one of {len(sample)} images that were tried can be decoded")
         return images
 
-    return replace(found, setting=choose_by(measured))
+    setting = asked.setting(lambda: choose_by(measured))
+    return Survey(records, source.identity, source.classes, source_size, setting)
 
 
 def _measured(images: Sequence[tuple[str, bytes]], frame: Frame, least: int) -> list[list[float]]:

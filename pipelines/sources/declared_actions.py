@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,11 @@ ANGLES = {
 LONGEST_UNIT = 16
 LONGEST_NAME, MOST_UNITS = 1000, 10_000
 POSE_FORMS = {6: "euler_xyz", 7: "quaternion_xyzw", 12: "matrix", 16: "matrix"}
-OWN_PRESETS = ("pose", "command")
-"""Beside those by name: the columns of a vector `pose` as relative_pose, of a vector `action` as command."""
+OWN_PRESETS = {
+    "pose": [{"op": "relative_pose", "columns": ["pose"]}],
+    "command": [{"op": "command", "columns": ["action"]}],
+}
+"""Beside those by name: of vectors that are called so."""
 ORTHOGONAL = 1e-3  # how far RᵀR may be from 1
 COARSE = 0.01  # error of a float32, of the usual change from row to row
 LARGEST_NUMBER = 1e30  # of a parameter: a float32 holds differences and sums of such
@@ -89,13 +92,10 @@ def read_declared(
 
 
 def _preset(name: str) -> list[Any]:
-    if name == "pose":
-        return [{"op": "relative_pose", "columns": ["pose"]}]
-    if name == "command":
-        return [{"op": "command", "columns": ["action"]}]
-    if name not in PRESET_ACTIONS:
-        raise UsageError(f"--action {name!r} is not known; allowed are {', '.join((*PRESET_ACTIONS, *OWN_PRESETS))}")
-    return PRESET_ACTIONS[name].to_json()
+    known = {name: action.to_json() for name, action in PRESET_ACTIONS.items()} | OWN_PRESETS
+    if name not in known:
+        raise UsageError(f"--action {name!r} is not known; allowed are {', '.join(known)}")
+    return known[name]
 
 
 def _read_file(file: Path, mistakes: Mistakes) -> Declared:
@@ -297,13 +297,17 @@ def _value_problems(term: ActionTerm, values: np.ndarray) -> tuple[np.ndarray, s
 
 def no_rotation(values: np.ndarray) -> np.ndarray:
     """bool [R]: which of float64 [R, 9, 12 or 16], a matrix [R] or [R | t] row by row, are scaled or mirrored."""
-    matrices = values if values.shape[1] == 9 else values[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]
-    matrices = matrices.reshape(-1, 3, 3)
+    matrices = rotations_of(values)
     bad = (np.abs(matrices @ matrices.swapaxes(1, 2) - np.eye(3)) > ORTHOGONAL).any((1, 2))
     bad |= np.linalg.det(matrices) <= 0
     if values.shape[1] == 16:
         bad |= (np.abs(values[:, 12:] - [0, 0, 0, 1]) > ORTHOGONAL).any(1)
     return bad
+
+
+def rotations_of(values: np.ndarray) -> np.ndarray:
+    """R [R, 3, 3] of float [R, 9, 12 or 16], as no_rotation has them."""
+    return (values if values.shape[1] == 9 else values[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]).reshape(-1, 3, 3)
 
 
 def commands_alone(action: ActionSpec | None) -> set[str]:
@@ -315,5 +319,5 @@ def commands_alone(action: ActionSpec | None) -> set[str]:
 
 def unused(fields: Sequence[ParamField], action: ActionSpec | None) -> list[str]:
     """Columns that no term of the action is made of."""
-    used: Mapping[str, None] = dict.fromkeys(action.columns if action else ())
+    used = action.columns if action else ()
     return [field.name for field in fields if field.name not in used]

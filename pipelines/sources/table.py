@@ -26,7 +26,7 @@ from pipelines.sources.files import FileReader
 from pipelines.sources.keys import sequence_keys
 from pipelines.sources.split_folders import class_names, refuse_two_spellings
 from shards.errors import FormatError, UsageError
-from shards.schema import MAX_PARAMS, MAX_VIEWS, ActionSpec, ParamField
+from shards.schema import MAX_PARAMS, MAX_VIEWS, ActionSpec, ActionTerm, ParamField
 
 SAMPLE_FRAMES = 256
 FEWEST, MOST = 8, 64  # views of a sample, where sequences are cut into several
@@ -94,6 +94,20 @@ class ViewTable:
     def bounds(self) -> np.ndarray:
         """int64 [Q + 1]: first row of each sequence, and R."""
         return np.searchsorted(self.of, np.arange(len(self.sequences) + 1))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the P columns."""
+        return [field.name for field in self.fields]
+
+    @property
+    def terms(self) -> tuple[ActionTerm, ...]:
+        """Of the actions; none where nothing was declared."""
+        return self.actions.terms if self.actions else ()
+
+    def columns(self, names: Sequence[str]) -> np.ndarray:
+        """float64 [R, n] of these columns."""
+        return self.params[:, [self.names.index(name) for name in names]].astype(np.float64)
 
     def check(self) -> None:
         """FormatError: more columns than a set may have, an action that they do not suffice for.

@@ -140,7 +140,7 @@ def read_layout(files: FileList, layout: str, meaning: ManifestOptions, asked: L
     _count_missing(found, asked.max_bad, reading.notes)
     if table is not None:
         table = _without(table, meaning.ignore, found.mistakes)
-        reading.notes.extend(coarse([field.name for field in table.fields], table.params, table.of))
+        reading.notes.extend(coarse(table.names, table.params, table.of))
         table = _with_declared(table, declared, found.mistakes)
     if table is not None and not found.mistakes.count:
         refuse_leaks(table, found.mistakes, reading.notes, allow_repeats=meaning.allow_repeats)
@@ -271,19 +271,17 @@ def _pattern_table(files: FileList, text: str, val_fraction: float | None, found
 
 def _without(table: ViewTable, ignored: Sequence[str], mistakes: Mistakes) -> ViewTable:
     """The table without these columns. Its own action goes with those that it is made of."""
-    names = [field.name for field in table.fields]
     for name in ignored:
-        if name not in names:
-            mistakes.add(f"--ignore {name}: there is no such column; there are {', '.join(names)}", "roles")
-    kept = [i for i, name in enumerate(names) if name not in ignored]
+        if name not in table.names:
+            mistakes.add(f"--ignore {name}: there is no such column; there are {', '.join(table.names)}", "roles")
+    kept = [i for i, name in enumerate(table.names) if name not in ignored]
     action = None if table.actions and set(table.actions.columns) & set(ignored) else table.actions
     return replace(table, fields=tuple(table.fields[i] for i in kept), params=table.params[:, kept], actions=action)
 
 
 def _with_declared(table: ViewTable, declared: Declared, mistakes: Mistakes) -> ViewTable:
     """The table in float32, with the action and units that the user declares in the place of the layout's own."""
-    names = [field.name for field in table.fields]
-    said = fields_of(names, declared, mistakes)
+    names, said = table.names, fields_of(table.names, declared, mistakes)
     named = {name for name in names if name in declared.units or name.rpartition(".")[0] in declared.units}
     for field in table.fields:
         if field.name in named and field.unit == "rad" and in_stored(declared.units.get(field.name, "rad"))[1] != 1:
