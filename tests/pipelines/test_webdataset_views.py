@@ -344,6 +344,39 @@ def test_the_last_frame_has_no_command(tmp_path: Path) -> None:
         shard(tmp_path / "no", write_tar(tmp_path / "t.tar", samples), action="command", **options)
 
 
+def test_an_array_of_what_lies_between_images(tmp_path: Path) -> None:
+    """One action less than images, as simulators record them: the last image has none."""
+    samples = [{**turntables(1)[0], "action.npy": np.array([[1.0, 2], [3, 4]])}]
+    tar = write_tar(tmp_path / "t.tar", samples)
+    found = shard(tmp_path / "out", tar, columns="action", action="command", ordered=True)
+    assert [row[2].tolist() for row in objects(found.split("train"))["object0"]] == [[1, 2], [3, 4], [0, 0]]
+    with pytest.raises(
+        FormatError, match=r"no number action\.0, .*; only a command of the last frame of a sequence may"
+    ):
+        shard(tmp_path / "no", tar, columns="action", ordered=True)
+
+
+def test_keys_end_at_the_first_dot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As webdataset has it: names with dots in them are told so, and frames that times name are not one object a second
+    without a word."""
+    names = [f"{second}.{part}" for second in (1305031102, 1305031103) for part in (175304, 211214)]
+    shard(tmp_path / "out", write_tar(tmp_path / "t.tar", [{"__key__": n, "png": encoded(picture(0))} for n in names]))
+    assert "is 1305031102, a key, a time? It ends at the first dot" in caplog.text
+    samples = [{"__key__": f"v1.5_{i}", "png": encoded(picture(i))} for i in range(2)]
+    with pytest.raises(
+        FormatError, match=r"sample v1: no image \(it has 5_0.png, .*; a key ends at the first dot, an image"
+    ):
+        shard(tmp_path / "no", write_tar(tmp_path / "v.tar", samples), ordered=True)
+
+
+def test_a_number_in_json_and_in_an_array(tmp_path: Path) -> None:
+    """Once the array's went before, without a word."""
+    sample = turntables(1)[0]
+    tar = write_tar(tmp_path / "t.tar", [{**sample, "angle.npy": np.zeros(3)}])
+    with pytest.raises(FormatError, match="sample object0: angle is in its JSON and an array; take one of them out"):
+        shard(tmp_path / "out", tar)
+
+
 def test_single_images_need_to_know_their_sequence(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "t.tar", walks(3))
     with pytest.raises(UsageError, match=r"sample 0000 is one image; say which samples make a sequence"):

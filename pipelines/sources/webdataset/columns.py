@@ -78,7 +78,7 @@ class SampleColumns:
             if number is None and self._wanted(name):
                 values = read_npy(self.samples.content(sample.tar, member))
                 values = values[:count] if ours and values.ndim else values
-                found[name] = _for_each(name, values, count) if several else _one(values)
+                _add(found, name, _for_each(name, values, count) if several else _one(values))
         for i, view in enumerate(sample.views[:count] if several else []):
             for name, values in self._of_view(sample, view.number).items():
                 rows = found.setdefault(name, np.full((count, values.shape[1]), np.nan))
@@ -92,7 +92,7 @@ class SampleColumns:
         found = self._of_fields(self.samples.fields(sample, number), 0)
         for (of, name), member in sample.arrays.items():
             if of == number and self._wanted(name):
-                found[name] = _one(read_npy(self.samples.content(sample.tar, member)))
+                _add(found, name, _one(read_npy(self.samples.content(sample.tar, member))))
         return found
 
     def _of_fields(self, fields: Mapping[str, Any], count: int) -> dict[str, np.ndarray]:
@@ -109,6 +109,12 @@ class SampleColumns:
 
     def _wanted(self, name: str) -> bool:
         return name in self.chosen if self.chosen else name not in self.reserved
+
+
+def _add(found: dict[str, np.ndarray], name: str, values: np.ndarray) -> None:
+    if name in found:
+        raise ValueError(f"{name} is in its JSON and an array; take one of them out")
+    found[name] = values
 
 
 def _as_numbers(value: Any) -> np.ndarray | None:
@@ -130,11 +136,13 @@ def _one(values: np.ndarray) -> np.ndarray:
 
 
 def _for_each(name: str, values: np.ndarray, count: int) -> np.ndarray:
-    """[count, size] of a number that all images share, or of a row for each. Rows beyond `count` repeat those of our
-    own sets. ValueError: another number of rows."""
+    """[count, size] of a number that all images share, or of a row for each; of one row less, as actions between images
+    have, NaN for the last. Rows beyond `count` repeat those of our own sets. ValueError: another number of rows."""
     values = np.asarray(values, np.float64)
     if values.ndim == 0:
         return np.full((count, 1), values)
+    if len(values) == count - 1:
+        values = np.concatenate([values, np.full((1, *values.shape[1:]), np.nan)])
     if len(values) != count:
         raise ValueError(f"{name} has {len(values)} rows for {count} images; a row for each, or one number for all")
     return values.reshape(count, -1)

@@ -226,7 +226,8 @@ def _check_views(sample: TarSample, suffixes: list[str]) -> None:
     views = sample.views
     if not views:
         there = ", ".join(printable(suffix) for suffix in suffixes[:5])
-        raise ValueError(f"no image (it has {there}; images end with {', '.join(IMAGES)}, or say which with --image)")
+        ends = f"a key ends at the first dot, an image with {', '.join(IMAGES)}"
+        raise ValueError(f"no image (it has {there}; {ends}; or say which with --image)")
     numbers = [view.number for view in views]
     if len(views) > 1 and (None in numbers or len(set(numbers)) < len(numbers)):
         names = ", ".join(printable(view.member.name.rpartition("/")[2]) for view in views[:5])

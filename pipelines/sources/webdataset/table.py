@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,6 +104,8 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
     if how.sequence is None and how.key is None:  # samples that are sequences of their own: the keys where all differ
         keys = [name.partition("/")[2] for name in frames.names]
         sequences = keys if len(set(keys)) == len(keys) else sequences
+        if all(re.fullmatch("[0-9]{10}", key) for key in keys):
+            log.warning("%s: is %s, a key, a time? It ends at the first dot: name files without", asked.path, keys[0])
     table = ViewTable(
         sequences=sequences,
         of=np.asarray(frames.of, np.int32)[order],
@@ -161,7 +164,8 @@ def _filled(walk: FrameWalk, found: np.ndarray, fields: Sequence[ParamField], ac
     missing = np.isnan(found)
     for i, field in enumerate(fields):
         command = field.name in commands
-        advice = "; the last frame of a sequence may have none" if command else ADVICE
+        advice = f"; {'the last frame' if command else 'only a command of the last frame'} of a sequence may have none"
+        advice += "" if command else ADVICE
         words = f"no number {printable(field.name)}, which the first sample has{advice}"
         bad = missing[:, i] & ~(ends & command)
         walk.tell(np.flatnonzero(bad), lambda _, told=words: told, f"missing {field.name}")
