@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.archives import printable, read_content
 from pipelines.build.transform import MOST_TURNS, view_size
 from pipelines.sources.declared_actions import as_key, rotations_of
+from pipelines.sources.decode import doubts
 from pipelines.sources.split_folders import listed
 from pipelines.sources.table import ViewTable
 from shards.errors import few
@@ -251,14 +252,18 @@ def _of_classes(table: ViewTable) -> Iterator[str]:
 
 
 def warnings_of_images(table: ViewTable, size: int | None, *, readable: bool = True) -> Iterator[str]:
-    """As warnings_of, of some images. `readable` False: some are known not to be there."""
-    sizes: Counter[tuple[int, int]] = Counter()
+    """As warnings_of, of some images. `readable` False: some may not be there, which is a mistake."""
+    sizes, odd = Counter[tuple[int, int]](), list[str]()
     for name, content in table.pictures.sample(TRIED):
         try:
-            sizes[view_size("", read_content(content))] += 1
+            with doubts() as found:
+                sizes[view_size("", read_content(content))] += 1
+            odd += [f"{printable(name)}: {line}" for line in found]
         except ValueError as error:
             if readable:
                 yield f"{printable(name)}: {error}"
+    if odd:
+        yield f"{len(odd)} of {sizes.total()} images that were tried may be other than meant, e.g. {odd[0]}"
     if len(sizes) > 1 and size is None:
         shown = ", ".join(f"{width}×{height}" for (height, width), _ in sizes.most_common(NAMED))
         yield f"images are of {len(sizes)} sizes ({shown}{', …' if len(sizes) > NAMED else ''}): give --size"

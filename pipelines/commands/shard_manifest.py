@@ -142,10 +142,9 @@ def show_check(
     if draft is not None:
         found |= understood(draft, views)
     found["notes"] = reading.notes
-    readable = "missing" not in mistakes.by_kind
-    found["warnings"] = (
-        [*warnings_of(draft, context), *warnings_of_images(draft, size, readable=readable)] if draft is not None else []
-    )
+    found["warnings"] = [] if draft is None else warnings_of(draft, context)
+    if draft is not None:
+        found["warnings"] += warnings_of_images(draft, size, readable=reading.table is not None)
     found["mistakes"] = {"count": mistakes.count, "first": mistakes.first}
     if reading.table is not None and make_actions is not None:
         found["sheet"] = str(draw_check(reading.table, sheet, reading.path.name, make_actions))

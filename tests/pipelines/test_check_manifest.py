@@ -158,6 +158,21 @@ def test_times_in_nanoseconds_are_not_taken_for_seconds_without_a_word(folder: P
     assert not any("apart" in line for line in told)
 
 
+def test_pictures_that_are_not_what_they_look_like(folder: Path, tmp_path: Path) -> None:
+    """A telephone's, which its EXIF turns. What has no name is a mistake, and no picture that cannot be read."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder / "b/3.png").write_bytes(encoded(picture(3, SIDE, SIDE), "jpg", exif=exif))
+    (folder / "metadata.csv").write_text(csv_text(table()))
+    said = "1 of 12 images that were tried may be other than meant, e.g. b/3.png: its EXIF turns it (orientation 6)"
+    assert any(said in line for line in check(folder, tmp_path / "sheet.png")[1]["warnings"])
+    nameless = [{**row, "file_name": ""} if row["z"] == 1 else row for row in table()]
+    (folder / "metadata.csv").write_text(csv_text(nameless))
+    _, found = check(folder, tmp_path / "sheet.png")
+    assert found["mistakes"]["count"] == 2
+    assert not any("unreadable" in line for line in found["warnings"])
+
+
 def test_mistakes_and_warnings_come_together(folder: Path, tmp_path: Path) -> None:
     made = [{**row, "z": 1} for row in table()]
     made[2]["yaw"], made[4]["file_name"] = "", "a/none.png"
