@@ -123,12 +123,14 @@ def _info(record: dict[str, Any]) -> DatasetInfo:
     version = number(record, "format_version", 1, FORMAT_VERSION)
     if version < spec.format_version:
         raise FormatError(f"format version {version} has no sequences in chunks and no features")
+    levels = take(record, "normalisation", dict)
+    lowest = {"mean": 0.0, "std": 1e-6} if kind_of(spec).has_pixels else {}
     return DatasetInfo(
         name=checked_name(take(record, "name", str)),
         spec=spec,
         classes=strings(record, "classes"),
         splits={name: _split(name, value) for name, value in splits.items()},
-        normalisation=_normalisation(take(record, "normalisation", dict), kind_of(spec).has_pixels),
+        normalisation={name: of_channels(levels, name, low, "normalisation") for name, low in lowest.items()},
         readme_sha256=digest(record, "readme_sha256"),
         fingerprint=take(record, "fingerprint", dict),
         provenance=take(record, "provenance", dict),
@@ -159,9 +161,3 @@ def _entry(record: dict[str, Any], name: str) -> ShardEntry:
     size = number(record, "bytes", 2 * BLOCK, 2**50)
     samples, build = number(record, "samples", 1, 2**31 - 1), take({"build": "", **record}, "build", str)
     return ShardEntry(name, samples, size, digest(record, "sha256"), build)
-
-
-def _normalisation(record: dict[str, Any], has_pixels: bool) -> dict[str, list[float]]:
-    if not has_pixels:
-        return {}
-    return {name: of_channels(record, name, low, "normalisation") for name, low in (("mean", 0.0), ("std", 1e-6))}

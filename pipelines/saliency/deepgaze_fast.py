@@ -109,21 +109,12 @@ class TappedBackbone(nn.Module):
     def forward(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Float [B, 3, h, w], 0..255 → [B, C, *grid]: all tapped layers, nearest neighbour, in their order."""
         taps: dict[str, Tensor] = {}
-        with self._tapped(taps, grid), suppress(_AllTapped):
+        with ExitStack() as hooks, suppress(_AllTapped):
+            for target in self.targets:
+                tap = _tap(taps, target, grid, len(self.targets))
+                hooks.enter_context(self.features.get_submodule(target).register_forward_hook(tap))
             self.features(images)
         return torch.cat([taps[target] for target in self.targets], dim=1)
-
-    @contextmanager
-    def _tapped(self, taps: dict[str, Tensor], grid: tuple[int, int]) -> Iterator[None]:
-        handles = [
-            self.features.get_submodule(target).register_forward_hook(_tap(taps, target, grid, len(self.targets)))
-            for target in self.targets
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 class _AllTapped(Exception):  # noqa: N818  a way out, not an error

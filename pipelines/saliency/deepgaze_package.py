@@ -11,12 +11,12 @@ import importlib.metadata
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -106,9 +106,9 @@ def _backbones_without_downloads(package: str, empty: bool) -> Iterator[None]:
         return nn.Sequential(OrderedDict(module=_torchvision("resnet50", empty)))
 
     with (
-        _replaced(torch.hub, "load", lambda repository, name, **options: _torchvision(name, empty)),
-        _replaced(shapenet, "load_model", resnet),
-        _replaced(efficientnet, "from_pretrained", lambda name, **options: efficientnet.from_name(name)),
+        patch.object(torch.hub, "load", lambda repository, name, **options: _torchvision(name, empty)),
+        patch.object(shapenet, "load_model", resnet),
+        patch.object(efficientnet, "from_pretrained", lambda name, **options: efficientnet.from_name(name)),
     ):
         yield
 
@@ -119,16 +119,6 @@ def _torchvision(name: str, empty: bool) -> nn.Module:
     with torch.device("meta" if empty else "cpu"):
         net = torchvision.models.get_model(name, weights=None)
     return net.to_empty(device="cpu") if empty else net
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, stand_in: Callable[..., Any]) -> Iterator[None]:
-    original = vars(owner)[name]  # as stored: a classmethod stays one
-    setattr(owner, name, stand_in)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
 
 
 PATIENCE = Patience(tries=4)

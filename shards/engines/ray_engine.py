@@ -218,7 +218,7 @@ class RayCluster:
                 if not (more or again or crew.busy):
                     break
                 for item, result in crew.wait():
-                    if not isinstance(result, _Lost):
+                    if result is not _LOST:
                         yield _taken(result)
                         continue
                     lost[name(item)] += 1
@@ -265,9 +265,8 @@ def _ready(under_way: dict[Any, tuple[str, int]], seconds: float) -> Iterator[An
         yield _taken(result)
 
 
-@dataclass
-class _Lost:
-    """In place of a result: the actor that worked on it is gone."""
+_LOST = object()
+"""In place of a result: the actor that worked on it is gone."""
 
 
 @dataclass
@@ -309,12 +308,12 @@ class _Crew:
             try:
                 result = ray.get(reference)
             except RayActorError:
-                result = _Lost()
+                result = _LOST
             else:
                 self.free.append(actor)
             if not began:
                 found.append((item, result))
-            elif isinstance(result, _Lost):
+            elif result is _LOST:
                 self.lost_starts += 1
                 if self.lost_starts > RETRIES:
                     raise FailureError(_lost_line("the first step of a worker"))

@@ -22,7 +22,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -141,23 +141,11 @@ def fetch(
         make_room(pins, info, coming)
     with (
         tqdm(total=total, unit="B", unit_scale=True, desc=f"fetch {info.name}", disable=None, leave=False) as bar,
-        _stopped_with_us() as pool,
+        ThreadPoolExecutor(STREAMS) as pool,
     ):
-        for done in [pool.submit(_fetch_file, lambda: store, root, file, bar.update) for file in wanted]:
-            done.result()
+        list(pool.map(lambda file: _fetch_file(lambda: store, root, file, bar.update), wanted))
     if pins:
         pins.close()
-
-
-@contextmanager
-def _stopped_with_us() -> Iterator[ThreadPoolExecutor]:
-    """Threads that, after Ctrl-C or an error, begin no other file."""
-    with ThreadPoolExecutor(STREAMS) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def fetch_split(shard_paths: Sequence[Path], split: str) -> None:
@@ -190,9 +178,8 @@ def check_shard(path: Path) -> None:
 def check_shards(paths: Sequence[Path]) -> None:
     """check_shard() of several at once, before they are mapped. Nothing for shards of any other folder."""
     if paths and is_cached(paths[0].parent):
-        with _stopped_with_us() as pool:
-            for done in [pool.submit(check_shard, path) for path in paths]:
-                done.result()
+        with ThreadPoolExecutor(STREAMS) as pool:
+            list(pool.map(check_shard, paths))
 
 
 @functools.lru_cache(maxsize=8)

@@ -45,12 +45,7 @@ class HubAddress:
         folder = "datasets/" if self.kind == "dataset" else ""
         return f"{SCHEME}{folder}{self.repo}{f'@{self.revision}' if self.revision else ''}"
 
-    @property
-    def plain(self) -> HubAddress:
-        """Without the revision."""
-        return HubAddress(self.kind, self.repo)
-
-    def at(self, revision: str) -> HubAddress:
+    def at(self, revision: str | None) -> HubAddress:
         """The same repository at a branch, tag or commit."""
         return HubAddress(self.kind, self.repo, revision)
 
@@ -144,7 +139,7 @@ def open_hub(address: str | HubAddress, patterns: Sequence[str]) -> HubFolder:
                 endpoint=endpoint(),
             )
         )
-    return HubFolder(where.plain, root.name, root)
+    return HubFolder(where.at(None), root.name, root)
 
 
 def list_repo(address: HubAddress) -> Listing:
