@@ -138,7 +138,7 @@ def read_manifest(source: Path, asked: ManifestOptions) -> ReadViews:
             mistakes.add(_no_image(list(raw.columns)), "roles")
     elif len(raw.numbers) and (table := _table_of(rows, source, path, asked, declared)) is not None:
         reading.draft = table
-        if "missing" not in mistakes.by_kind:
+        if not any(kind.startswith("missing") for kind in mistakes.by_kind):
             refuse_leaks(table, mistakes, rows.notes, allow_repeats=asked.allow_repeats)
         if not mistakes.count:
             reading.table = table

@@ -102,7 +102,9 @@ def plain_names(
     for what, test in tests.items():
         rows = np.flatnonzero(pc.fill_null(test, False).to_numpy() & ~bad)
         mistakes.add_each(
-            rows.tolist(), lambda row, w=what: f"{where(row)}: {w.format(printable(texts[row].as_py() or ''))}", what
+            rows.tolist(),
+            lambda row, w=what: f"{where(row)}: {w.format(printable(texts[row].as_py() or ''))}",
+            f"missing: {what}",
         )
         bad[rows] = True
     return pc.if_else(pa.chunked_array([pa.array(bad)]), None, texts)
