@@ -92,10 +92,20 @@ def uniform(seed: int, epoch: int, purpose: Purpose, samples: ArrayLike, n: int)
     return draw_u32(seed, epoch, purpose, samples, n).astype(np.float64) * 2.0**-32
 
 
+def _draw_u64(seed: int, epoch: int, purpose: Purpose, n: int) -> NDArray[np.uint64]:
+    """One 64-bit number for each of n items: uint64 [n]."""
+    halves = draw_u32(seed, epoch, purpose, np.arange(n), 2).astype(np.uint64)
+    return halves[:, 0] << _SHIFT | halves[:, 1]
+
+
+def below(n: ArrayLike, numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """32-bit numbers [B] scaled to 0 … n − 1 by multiply and shift, which favours none by more than n / 2³²: [B]."""
+    return (numbers.astype(np.uint64) * np.asarray(n, np.uint64) >> _SHIFT).astype(np.int64)
+
+
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     """A uniform order of n samples: int64 [n], the stable argsort of one 64-bit draw per sample."""
-    halves = draw_u32(seed, epoch, Purpose.SHUFFLE, np.arange(n), 2).astype(np.uint64)
-    return np.argsort(halves[:, 0] << _SHIFT | halves[:, 1], kind="stable")
+    return np.argsort(_draw_u64(seed, epoch, Purpose.SHUFFLE, n), kind="stable")
 
 
 def windowed(seed: int, epoch: int, homes: ArrayLike, window: int) -> NDArray[np.int64]:
@@ -105,19 +115,16 @@ def windowed(seed: int, epoch: int, homes: ArrayLike, window: int) -> NDArray[np
     in [p, p + window). So the samples between two of a shard are of `window` shards, and fewer at the ends of an epoch.
     """
     shards, number = np.unique(np.asarray(homes), return_inverse=True)
-    halves = draw_u32(seed, epoch, Purpose.SHARDS, np.arange(len(shards)), 2).astype(np.uint64)
     place = np.empty(len(shards), np.int64)
-    place[np.argsort(halves[:, 0] << _SHIFT | halves[:, 1], kind="stable")] = np.arange(len(shards))
-    halves = draw_u32(seed, epoch, Purpose.SHUFFLE, np.arange(len(number)), 2).astype(np.uint64)
-    delay = (halves[:, 0] << _SHIFT | halves[:, 1]) * 2.0**-64 * window
+    place[np.argsort(_draw_u64(seed, epoch, Purpose.SHARDS, len(shards)), kind="stable")] = np.arange(len(shards))
+    delay = _draw_u64(seed, epoch, Purpose.SHUFFLE, len(number)) * 2.0**-64 * window
     return np.argsort(place[number] + delay, kind="stable")
 
 
 def choose_distinct(n_items: ArrayLike, numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
     """T distinct items of n_items[b] for each row, in random order: int [B], uint32 [B, T] → int64 [B, T].
 
-    A Fisher–Yates shuffle cut off after T swaps, on all rows at once; row b needs n_items[b] ≥ T. Scaling a 32-bit
-    number to [0, n) by multiply and shift favours no item by more than n / 2³².
+    A Fisher–Yates shuffle cut off after T swaps, on all rows at once; row b needs n_items[b] ≥ T.
     """
     left = np.asarray(n_items, dtype=np.int64)
     B, T = numbers.shape
@@ -126,7 +133,7 @@ def choose_distinct(n_items: ArrayLike, numbers: NDArray[np.uint32]) -> NDArray[
     pool = np.tile(np.arange(left.max(initial=0), dtype=np.int32), (B, 1))
     rows = np.arange(B)
     for t in range(T):
-        pick = t + (numbers[:, t].astype(np.uint64) * (left - t).astype(np.uint64) >> _SHIFT).astype(np.int64)
+        pick = t + below(left - t, numbers[:, t])
         pool[rows, t], pool[rows, pick] = pool[rows, pick], pool[rows, t]
     return pool[:, :T].astype(np.int64)
 
@@ -143,7 +150,7 @@ def _choose_from_many(left: NDArray[np.int64], numbers: NDArray[np.uint32]) -> N
         return found
 
     for t in range(T):
-        pick = t + (numbers[:, t].astype(np.uint64) * (left - t).astype(np.uint64) >> _SHIFT).astype(np.int64)
+        pick = t + below(left - t, numbers[:, t])
         chosen[:, t] = item_at(pick, t)
         places[:, t], moved[:, t] = pick, item_at(np.full(B, t), t)
     return chosen

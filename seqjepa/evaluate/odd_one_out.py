@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqjepa.data.actions import ROTATION_COLUMNS, actions_between
-from seqjepa.data.draws import Purpose, choose_distinct, draw_u32
+from seqjepa.data.draws import Purpose, below, choose_distinct, draw_u32
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.heads import Fit, Gather, cross_entropy, fit, predict
 from seqjepa.evaluate.metrics import averaged_mean
@@ -30,7 +30,6 @@ from shards.schema import ActionSpec
 
 VIEWS = 3
 FEWEST = 2048
-_SHIFT = np.uint64(32)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def draw_triplets(features: Features, seed: int, draw: int, purpose: Purpose) ->
     pair, single = np.where(swap, second, first), np.where(swap, first, second)
     twice = choose_distinct(features.n_views[pair], drawn[:, 2:4])
     once = choose_distinct(features.n_views[single], drawn[:, 4:5])
-    odd = _below(drawn[:, 5], VIEWS)
+    odd = below(VIEWS, drawn[:, 5])
     return Triplets(_with_odd(np.stack([pair, pair], 1), single[:, None], odd), _with_odd(twice, once, odd), odd)
 
 
@@ -85,13 +84,8 @@ def _of_another_class(labels: np.ndarray, first: np.ndarray, numbers: np.ndarray
     by_class = np.argsort(labels, kind="stable")
     start = np.searchsorted(labels[by_class], labels[first], side="left")
     stop = np.searchsorted(labels[by_class], labels[first], side="right")
-    pick = _below(numbers, len(labels) - (stop - start))
+    pick = below(len(labels) - (stop - start), numbers)
     return by_class[np.where(pick < start, pick, pick + stop - start)]
-
-
-def _below(numbers: np.ndarray, n: np.ndarray | int) -> np.ndarray:
-    """32-bit numbers [T] → int64 in 0 … n − 1."""
-    return (numbers.astype(np.uint64) * np.asarray(n, np.uint64) >> _SHIFT).astype(np.int64)
 
 
 def _with_odd(two: np.ndarray, one: np.ndarray, odd: np.ndarray) -> np.ndarray:
