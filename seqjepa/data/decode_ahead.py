@@ -14,8 +14,8 @@ import torch
 from seqjepa.data.decode_worker import ROW, RowError, Setup
 from seqjepa.data.device import Retirement, pin, require_cuda
 from seqjepa.data.ring import Filled, InlineRing, Ring, WorkerRing, auto_workers
-from seqjepa.data.shards_needed import Supply
 from shards.errors import ConfigError, DamageError, reason_of
+from shards.reading.fetch_ahead import FetchAhead
 from shards.reading.split_index import ImageIndex, SplitIndex
 
 
@@ -69,7 +69,7 @@ class DecodedAhead(Generic[P]):
         setup: Setup,
         damage: Callable[[P, RowError], DamageError],
         reading: Reading,
-        supply: Callable[[int], Supply | None] = lambda ahead: None,
+        supply: Callable[[int], FetchAhead | None] = lambda ahead: None,
     ) -> None:
         self._workers = auto_workers() if reading.workers is None else reading.workers
         if self._workers < 0 or reading.prefetch < 1:
@@ -82,7 +82,7 @@ class DecodedAhead(Generic[P]):
         spare = 2 if self._copied_to else 1  # one slot is with the trainer, one may be being copied
         slots = self._workers + reading.prefetch + spare
         self._supply = supply(slots)
-        open_files = 0 if self._supply and self._supply.windowed else setup.open_files
+        open_files = 0 if self._supply and not self._supply.stays else setup.open_files
         self._setup = replace(setup, slots=slots, open_files=open_files)
         self._plan, self._steps, self._damage = plan, steps, damage
         self._retirement = Retirement(self._copied_to)
@@ -135,8 +135,10 @@ class DecodedAhead(Generic[P]):
         position = self._after(*self._queue[-1][:2]) if self._queue else (epoch, step)
         while ring.has_room():
             plan = self._plan(*position)
-            if self._supply is not None and not self._supply.ready(position, plan.table, wait=not self._queue):
-                break
+            if self._supply is not None:
+                shards = np.unique(plan.table["shard"]).tolist()
+                if not self._supply.ready(position, shards, wait=not self._queue):
+                    break
             ring.put(plan.table)
             self._queue.append((*position, plan))
             position = self._after(*position)

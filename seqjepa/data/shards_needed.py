@@ -1,4 +1,4 @@
-"""Supply: sees to it that shards of a set in a store are in the cache when a batch is read, and go when they are not.
+"""Sees to it that shards of a set in a store are in the cache when a batch is read, and go when they are not.
 
 What is fetched, in which order, follows from the order of samples alone, so all ranks of a machine fetch the same.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from seqjepa.data.sampling import EpochOrder, Sampling, homes_of
 from shards.errors import UsageError
 from shards.metadata import read_info
-from shards.reading.fetch_ahead import FetchAhead, Position, Visit, live_bytes
+from shards.reading.fetch_ahead import FetchAhead, Visit, live_bytes
 from shards.reading.split_index import ImageIndex, SplitIndex
 from shards.schema import ShardEntry
 from shards.stores.cache import hold
@@ -29,66 +29,49 @@ AHEAD = 8
 """Shards that are fetched ahead, at least; fewer where there is no room for them."""
 
 
-class Supply:
-    """For one loader. order: of its samples. ahead: batches that are at work at the same time.
+def supply_for(index: SplitIndex | ImageIndex, order: EpochOrder, ahead: int) -> FetchAhead | None:
+    """What fetches for one loader; None for a set in a folder of the user's: everything is there.
 
-    windowed  whether shards come and go: they may not stay mapped
-
-    UsageError: the cache has no room for what is read at one time.
+    order: of its samples. ahead: batches that are at work at the same time. Unless all the split `stays`, shards come
+    and go: they may not stay mapped. UsageError: the cache has no room for what is read at one time.
     """
+    root = folder_of(index)
+    if not is_cached(root):
+        return None
+    hold(root)
+    info, sampling = read_info(root), order.sampling
+    entries = info.splits[index.name].shards
+    claim = (index.name, sum(entry.bytes for entry in entries))
+    stays = claim[1] <= unclaimed(root, index.name)
+    if not stays:
+        name = f"{index.name}-{sampling.seed}-{sampling.window}-{sampling.batch_size}-{int(sampling.shuffle)}"
+        claim = (name, _bytes_of_some(index, order, ahead, entries, unclaimed(root, name)))
+    visits = partial(visits_of, index, order)
+    return FetchAhead(root, info, index.name, visits, claim, stays=stays, epochs=sampling.shuffle)
 
-    def __init__(self, index: SplitIndex | ImageIndex, order: EpochOrder, ahead: int) -> None:
-        root = folder_of(index)
-        hold(root)
-        info, self._index, self._order, self._ahead = read_info(root), index, order, ahead
-        entries, sampling = info.splits[index.name].shards, order.sampling
-        whole, free = sum(entry.bytes for entry in entries), unclaimed(root, index.name)
-        self.windowed = whole > free
-        claim = (index.name, whole)
-        if self.windowed:
-            name = f"{index.name}-{sampling.seed}-{sampling.window}-{sampling.batch_size}-{int(sampling.shuffle)}"
-            claim = (name, self._bytes(root, entries, sampling, unclaimed(root, name)))
-        stays, on = not self.windowed, sampling.shuffle
-        visits = partial(visits_of, index, order)
-        self._shards = FetchAhead(root, info, index.name, visits, claim, stays=stays, epochs=on)
 
-    def ready(self, at: Position, table: np.ndarray, wait: bool) -> bool:
-        """Whether the shards of a plan's table are there; wait: until they are. Errors as FetchAhead.ready()."""
-        return self._shards.ready(at, np.unique(table["shard"]).tolist(), wait)
-
-    def release(self, before: Position) -> None:
-        """All batches before this one have been read."""
-        self._shards.release(before)
-
-    def close(self) -> None:
-        """Asking again begins anew."""
-        self._shards.close()
-
-    def _bytes(self, root: Path, entries: Sequence[ShardEntry], sampling: Sampling, free: int) -> int:
-        """What this reader claims: what it reads at one time, and some shards ahead."""
-        visits = visits_of(self._index, self._order, 0)
-        needed = live_bytes(entries, visits, 1)
-        if needed > free:
-            shuffled = f"samples of {sampling.window or len(entries)} shards shuffled together"
-            what = shuffled if sampling.shuffle else "samples in stored order"
-            raise UsageError(
-                f"split {self._index.name!r} of {root.name} with {what} needs {in_gb(needed)} at a time, and the cache "
-                f"{root.parent} has {in_gb(free)} left of {in_gb(limit_of(root.parent))}; set {SIZE}"
-                + (", or a smaller data.shuffle_window in a new run" if sampling.shuffle else "")
-            )
-        at_work = live_bytes(entries, visits, self._ahead)
-        wished = at_work + AHEAD * max((entries[visit.shard].bytes for visit in visits), default=0)
-        return max(needed, min(wished, int(MOST * free)))
+def _bytes_of_some(
+    index: SplitIndex | ImageIndex, order: EpochOrder, ahead: int, entries: Sequence[ShardEntry], free: int
+) -> int:
+    """What a reader claims whose shards come and go: what it reads at one time, and some ahead."""
+    visits, sampling, root = visits_of(index, order, 0), order.sampling, folder_of(index)
+    needed = live_bytes(entries, visits, 1)
+    if needed > free:
+        shuffled = f"samples of {sampling.window or len(entries)} shards shuffled together"
+        what = shuffled if sampling.shuffle else "samples in stored order"
+        raise UsageError(
+            f"split {index.name!r} of {root.name} with {what} needs {in_gb(needed)} at a time, and the cache "
+            f"{root.parent} has {in_gb(free)} left of {in_gb(limit_of(root.parent))}; set {SIZE}"
+            + (", or a smaller data.shuffle_window in a new run" if sampling.shuffle else "")
+        )
+    at_work = live_bytes(entries, visits, ahead)
+    wished = at_work + AHEAD * max((entries[visit.shard].bytes for visit in visits), default=0)
+    return max(needed, min(wished, int(MOST * free)))
 
 
 def folder_of(index: SplitIndex | ImageIndex) -> Path:
     """The set's folder."""
     return index.shard_paths[0].parent
-
-
-def supply_for(index: SplitIndex | ImageIndex, order: EpochOrder, ahead: int) -> Supply | None:
-    """None for a set in a folder of the user's: everything is there. UsageError as Supply."""
-    return Supply(index, order, ahead) if is_cached(folder_of(index)) else None
 
 
 def window_that_fits(index: SplitIndex | ImageIndex, sampling: Sampling) -> int:
