@@ -117,8 +117,8 @@ class Target:
     def raw(self, features: Features, places: np.ndarray) -> np.ndarray:
         """float64 [n, R]: between the first and the second of places [n, 2], or of the one view [n, 1]."""
         if self.between:
-            spec = ActionSpec(tuple(map(_plain, self.terms)))
-            return features.actions(places, spec)[:, 0].double().cpu().numpy()
+            unscaled = tuple(replace(term, normalise="none", mean=(), std=()) for term in self.terms)
+            return features.actions(places, ActionSpec(unscaled))[:, 0].double().cpu().numpy()
         params = features.params_of(places[:, :1])[:, 0].astype(np.float64)
         values = params[:, columns(features.param_names, self.names)]
         if self.term is None or self.term.op not in ("relative_rotation", "relative_pose"):
@@ -276,10 +276,8 @@ def _between(key: str, terms: tuple[ActionTerm, ...], columns: tuple[ParamField,
 def parts_between(terms: Sequence[ActionTerm], units: Mapping[str, str]) -> tuple[TargetPart, ...]:
     """Parts of the action between two views; units: of its columns."""
     parts: list[TargetPart] = []
-    at = 0
     for term in terms:
-        parts += _parts_between(term, [units[name] for name in term.columns], at)
-        at += term.size
+        parts += _parts_of(term, [units[name] for name in term.columns], sum(len(part.raw) for part in parts))
     return tuple(parts)
 
 
@@ -292,33 +290,28 @@ def encode(raw: np.ndarray, parts: Sequence[TargetPart], scaled: np.ndarray) -> 
     return np.concatenate(found, axis=-1)
 
 
-def _parts_between(term: ActionTerm, units: list[str], at: int) -> list[TargetPart]:
+def _parts_of(term: ActionTerm, units: list[str], at: int = 0) -> tuple[TargetPart, ...]:
     """Parts of what `actions_between` gives for a term, whose first number is at place `at`."""
     if term.op == "angle_difference":
-        return [TargetPart("angles", tuple(range(at, at + term.size)))]
+        return (TargetPart("angles", tuple(range(at, at + term.size))),)
     if term.op not in ("relative_rotation", "relative_pose"):
-        return [TargetPart("numbers", tuple(range(at, at + term.size)), tuple(units))]
+        return (TargetPart("numbers", tuple(range(at, at + term.size)), tuple(units)),)
     turned = 6 if term.result == "6d" else 4
-    parts = [TargetPart("quaternion" if turned == 4 else "6d", tuple(range(at, at + turned)))]
-    if term.op == "relative_pose":
-        parts.append(TargetPart("numbers", tuple(range(at + turned, at + turned + 3)), _units_of_position(term, units)))
-    return parts
+    rotation = TargetPart("quaternion" if turned == 4 else "6d", tuple(range(at, at + turned)))
+    if term.op == "relative_rotation":
+        return (rotation,)
+    of_position = tuple(units[k] for k in ((3, 7, 11) if term.form == "matrix" else (0, 1, 2)))
+    return rotation, TargetPart("numbers", tuple(range(at + turned, at + turned + 3)), of_position)
 
 
 def _of_one_view(key: str, term: ActionTerm, columns: tuple[ParamField, ...]) -> Target:
-    units = [column.unit for column in columns]
+    """The same columns of one view; a rotation is a quaternion, as `absolute_rotations` gives it."""
     if term.op == "categorical":
         return Target(key, columns, term.op, term=term, values=term.values)
-    if term.op == "angle_difference":
-        parts: tuple[TargetPart, ...] = (TargetPart("angles", tuple(range(len(columns)))),)
-    elif term.op == "command":
-        parts = (TargetPart("numbers", tuple(range(len(columns))), tuple(units)),)
-    elif term.op == "difference":
+    if term.op == "difference":
         parts = _of_columns(columns)
     else:
-        parts = (TargetPart("quaternion", (0, 1, 2, 3)),)
-        if term.op == "relative_pose":
-            parts = (*parts, TargetPart("numbers", (4, 5, 6), _units_of_position(term, units)))
+        parts = _parts_of(replace(term, result="quaternion"), [column.unit for column in columns])
     return Target(key, columns, term.op, parts, term=term)
 
 
@@ -328,12 +321,3 @@ def _of_columns(columns: Sequence[ParamField]) -> tuple[TargetPart, ...]:
     rest = tuple(k for k, column in enumerate(columns) if column.unit != "rad")
     numbers = TargetPart("numbers", rest, tuple(columns[k].unit for k in rest))
     return tuple(part for part in (numbers, TargetPart("angles", angles)) if part.raw)
-
-
-def _units_of_position(term: ActionTerm, units: list[str]) -> tuple[str, ...]:
-    return tuple(units[k] for k in ((3, 7, 11) if term.form == "matrix" else (0, 1, 2)))
-
-
-def _plain(term: ActionTerm) -> ActionTerm:
-    """The same in the columns' units: without z-scores or norms."""
-    return replace(term, normalise="none", mean=(), std=())
