@@ -7,7 +7,7 @@ cost: multiply–accumulates of a sample, parameters, hours of training (paper, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,33 +158,26 @@ LINEARLY_REGRESSED = ("r2_hue", "r2_position", "r2_blur")
 Values = Mapping[str, Any]
 
 
-def _last(key: str, *names: str) -> bool:
-    return any(part.startswith(names) for part in key.split("."))
-
-
-def _is_declared(key: str) -> bool:
-    return declared_metric(key) is not None
-
-
-AFFECTS: Mapping[str, Callable[[str], bool]] = {
+AFFECTS: Mapping[str, tuple[str, ...]] = {
     # Paths may be of positions (linear) or rotations (an MLP); the key does not tell, so both count.
-    "linear_regressors": lambda key: _last(key, *LINEARLY_REGRESSED, "r2_path"),
-    "m_val": lambda key: _last(key, "top1_agg", "top1_z_mean", "knn", "r2_path", "retrieval", "rollout", "umap"),
-    "train_draws.z_agg": lambda key: _last(key, "top1_agg", "r2_path") or _is_declared(key),
-    "position_patches": lambda key: _last(key, "r2_position"),
-    "ood": lambda key: key.startswith("ood."),
-    "unpooled": lambda key: key.startswith("unpooled."),
-    # Of declared actions all heads learn for as long, and paths may be of those.
-    "probe_epochs.classification": lambda key: _last(key, "top1", "r2_path") or _is_declared(key),
-    "probe_epochs.path": lambda key: _last(key, "r2_path"),
-    "probe_epochs.position": lambda key: _last(key, "r2_position"),
-    "probe_epochs.rotation": lambda key: _last(key, "r2_rel_rot", "r2_indiv_rot", "rel_rot", "indiv_rot", "r2_path"),
-    "probe_epochs.hue": lambda key: _last(key, "r2_hue"),
-    "probe_epochs.crop": lambda key: _last(key, "r2_crop"),
-    "probe_epochs.jitter": lambda key: _last(key, "r2_jitter"),
-    "probe_epochs.blur": lambda key: _last(key, "r2_blur"),
+    "linear_regressors": (*LINEARLY_REGRESSED, "r2_path"),
+    "m_val": ("top1_agg", "top1_z_mean", "knn", "r2_path", "retrieval", "rollout", "umap"),
+    "train_draws.z_agg": ("top1_agg", "r2_path"),
+    "position_patches": ("r2_position",),
+    "ood": ("ood",),
+    "unpooled": ("unpooled",),
+    "probe_epochs.classification": ("top1", "r2_path"),
+    "probe_epochs.path": ("r2_path",),
+    "probe_epochs.position": ("r2_position",),
+    "probe_epochs.rotation": ("r2_rel_rot", "r2_indiv_rot", "rel_rot", "indiv_rot", "r2_path"),
+    "probe_epochs.hue": ("r2_hue",),
+    "probe_epochs.crop": ("r2_crop",),
+    "probe_epochs.jitter": ("r2_jitter",),
+    "probe_epochs.blur": ("r2_blur",),
 }
-"""Parts of a protocol that change some numbers alone: whether they change the one of a dotted key."""
+"""Parts of a protocol that change some numbers alone: with what a step of these numbers' dotted keys begins."""
+AFFECTS_DECLARED = ("train_draws.z_agg", "probe_epochs.classification")
+"""Of those the parts that change the numbers of declared actions too: all their heads learn for as long."""
 
 
 def differences(one: Values, other: Values, key: str = "", *, across_runs: bool = False) -> list[str]:
@@ -223,8 +216,10 @@ def measured_as(protocol: Values) -> str:
 
 
 def _changes(part: str, key: str) -> bool:
-    affected = next((check for name, check in AFFECTS.items() if _within(part, (name,))), None)
-    return not key or affected is None or affected(key)
+    name = next((name for name in AFFECTS if _within(part, (name,))), None)
+    if not key or name is None or any(step.startswith(AFFECTS[name]) for step in key.split(".")):
+        return True
+    return name in AFFECTS_DECLARED and declared_metric(key) is not None
 
 
 def _within(part: str, names: tuple[str, ...]) -> bool:
