@@ -32,6 +32,7 @@ from seqjepa.evaluate.studies import EvalContext, Study, capabilities_of, merged
 from seqjepa.evaluate.tasks import position, tasks_for
 from seqjepa.evaluate.umap import UMAP
 from seqjepa.methods.base import EncodesInContext, Halved
+from seqjepa.models.embed import in_eval_mode
 from seqjepa.models.pretrained import tensors_sha256
 from seqjepa.precision import full_float32
 from seqjepa.recipes import mistakes
@@ -194,17 +195,14 @@ def frozen(module: nn.Module) -> Iterator[str]:
     model that no longer is the one on disk. Modes and gradient flags are put back as they were.
     """
     before = state_sha256(module)
-    modes = {m: m.training for m in module.modules()}
     wanted_grad = {p: p.requires_grad for p in module.parameters()}
-    module.eval().requires_grad_(False)
     try:
-        yield before
+        with in_eval_mode(module.requires_grad_(False)):
+            yield before
         if state_sha256(module) != before:
             raise FailureError(
                 "evaluation changed the model's parameters or buffers; its numbers are void (a layer ignores eval mode)"
             )
     finally:
-        for m, training in modes.items():
-            m.training = training
         for p, grad in wanted_grad.items():
             p.requires_grad_(grad)

@@ -1,11 +1,13 @@
-"""embed(): views → frozen features, in passes of a bounded size."""
+"""embed(): views → frozen features, in passes of a bounded size; and eval mode for a while."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqjepa.data.sequence import VECTORS, normalise
 
@@ -35,6 +37,18 @@ def embed(method: Embedding, views: Tensor, pixel_stats: PixelStats, fewest: int
     per_pass = max(views_per_pass(views.device, *views.shape[-2:]), fewest * torch.get_num_threads())
     passes = views.split(per_pass)
     return torch.cat([method.embed(normalise(part, *pixel_stats)).float() for part in passes])
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards each part as it was: some may be in eval mode for good."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
 
 
 def views_per_pass(device: torch.device, height: int, width: int) -> int:

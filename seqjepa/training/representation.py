@@ -10,8 +10,6 @@ Letters: n samples, M context views, D and W widths of z and z_AGG.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from seqjepa.data.loader import Loader
 from seqjepa.data.sampling import Sampling, long_enough, of_few_shards, part_of
 from seqjepa.feature_metrics import knn_classes, rankme
 from seqjepa.methods.base import Aggregating, EncodesInContext, Method
-from seqjepa.models.embed import embed
+from seqjepa.models.embed import embed, in_eval_mode
 from seqjepa.precision import full_float32
 from seqjepa.training.data import TrainingData, training_views
 from seqjepa.training.monitor import FEATURE_NAMES
@@ -62,7 +60,7 @@ class RepresentationMonitor:
         """
         if isinstance(method, EncodesInContext):
             return {}, None
-        with _evaluating(method), full_float32(), torch.inference_mode():
+        with in_eval_mode(method), full_float32(), torch.inference_mode():
             known = self._encode(method, self._known)
             asked = self._encode(method, self._asked) if self._asked is not None else None
             found = {}
@@ -116,15 +114,3 @@ def _scores(name: str, known: EncodedSample, asked: EncodedSample | None) -> dic
 def _labelled(sample: EncodedSample, name: str) -> tuple[Tensor, Tensor]:
     there = sample.labels >= 0
     return sample.features[name][there], sample.labels[there]
-
-
-@contextmanager
-def _evaluating(method: Method) -> Iterator[None]:
-    """Eval mode, and afterwards each module as it was: parts of it may be in eval mode for good."""
-    before = [(module, module.training) for module in method.modules()]
-    method.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
