@@ -109,16 +109,12 @@ def _asked(run: Path, shards: Path, epoch: int, config: EvalConfig) -> dict[str,
 def read_checkpoints(run: Path) -> list[Checkpoint]:
     """What evaluate_checkpoints has measured of `run`, ascending. FormatError: such a results.json is not ours."""
     steps = steps_of(run)
-    found = [
-        (int(path.name.removeprefix("epoch-")), read_results(path))
+    found = {
+        int(path.name.removeprefix("epoch-")): read_results(path).get("trained")
         for path in (run / FOLDER).glob("epoch-*")
         if re.fullmatch(r"epoch-\d{6,12}", path.name)
-    ]
-    return [
-        Checkpoint(epoch, steps.get(epoch), there["trained"])
-        for epoch, there in sorted(found, key=lambda pair: pair[0])
-        if "trained" in there
-    ]
+    }
+    return [Checkpoint(epoch, steps.get(epoch), there) for epoch, there in sorted(found.items()) if there is not None]
 
 
 def folder_of(epoch: int) -> Path:

@@ -204,18 +204,13 @@ def views_to_draw(views: ImageViews, config: EvalConfig) -> int:
 
 def views_of_run(loaded: LoadedRun, stored: ShardSet, index: ImageIndex, patch: int | None) -> ImageViews:
     """As in training, of patches with another size if `patch` is given. ConfigError where such views cannot be had."""
-    spec = stored.info.spec
+    spec, data = stored.info.spec, loaded.data
     assert isinstance(spec, ImageSpec), "other sets have no images"
-    if loaded.data.augment != "none" and loaded.data.kind != "views":
-        return _as_augmented(loaded, stored, index)
+    if data.augment != "none" and data.kind != "views":
+        _require_size(stored, "images", (index.height, index.width), (data.image_height, data.image_width))
+        scaling = "author" if loaded.config.fidelity == "author" else "zscore"
+        return Augmented.of(index, build_recipe(data.augment), data.action, scaling)
     return Patches(_as_fixated(loaded, stored, spec, patch))
-
-
-def _as_augmented(loaded: LoadedRun, stored: ShardSet, index: ImageIndex) -> Augmented:
-    data = loaded.data
-    _require_size(stored, "images", (index.height, index.width), (data.image_height, data.image_width))
-    scaling = "author" if loaded.config.fidelity == "author" else "zscore"
-    return Augmented.of(index, build_recipe(data.augment), data.action, scaling)
 
 
 def _require_size(stored: ShardSet, what: str, found: tuple[int, int], wanted: tuple[int, int]) -> None:

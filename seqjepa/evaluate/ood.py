@@ -125,7 +125,10 @@ def open_ood(stored: ShardSet, ood: ShardSet, action: ActionSpec = PRESETS["rota
             f"{ood.place} holds views of {there.height}×{there.width}, {stored.place} of {here.height}×{here.width}; "
             "build both at the same size"
         )
-    index = ood.split(_split_of(ood))
+    names = ood.splits
+    if SPLIT not in names and len(names) != 1:
+        raise ConfigError(f"{ood.place} has the splits {', '.join(names)}; an OOD set has one, or one named {SPLIT!r}")
+    index = ood.split(SPLIT if SPLIT in names else next(iter(names)))
     if absent := [name for name in ROTATION_COLUMNS if name not in index.param_names]:
         raise ConfigError(f"{ood.place} has no {', '.join(absent)}; --ood is a set of views whose rotations are known")
     if not is_augmentation(action):
@@ -139,13 +142,6 @@ def _rendered(stored: ShardSet) -> ViewSpec:
     if not isinstance(spec, ViewSpec):
         raise ConfigError(f"{stored.place} holds {spec.kind} shards; --ood compares two sets of rendered views")
     return spec
-
-
-def _split_of(ood: ShardSet) -> str:
-    names = ood.splits
-    if SPLIT not in names and len(names) != 1:
-        raise ConfigError(f"{ood.place} has the splits {', '.join(names)}; an OOD set has one, or one named {SPLIT!r}")
-    return SPLIT if SPLIT in names else next(iter(names))
 
 
 def labels_by_name(labels: np.ndarray, ood: ShardSet, stored: ShardSet) -> np.ndarray:

@@ -53,16 +53,11 @@ FIRST_OF_PATHS = "r2_path.both"
 
 def results_file(protocol: dict[str, Any]) -> str:
     """The file that numbers belong into: results.json, or one of its own for each transfer (other images, patches)."""
-    return f"{results_name(protocol)}.json"
-
-
-def results_name(protocol: dict[str, Any]) -> str:
-    """results_file without its ending."""
     fixating = protocol.get("fixating", {})
     if not fixating.get("transfer"):
-        return "results"
+        return RESULTS_FILE
     dataset = re.sub(r"[^A-Za-z0-9._-]+", "-", protocol["dataset"])
-    return f"results-{dataset}-{protocol['resolution']}-patch{fixating['patch']}"
+    return f"results-{dataset}-{protocol['resolution']}-patch{fixating['patch']}.json"
 
 
 def read_results(folder: Path, file: str = RESULTS_FILE) -> dict[str, Any]:
@@ -103,7 +98,7 @@ def merge_results(
     with named_failures(folder / file), FolderLock(lock, busy, LONGEST_WAIT):
         merged = _merged(read_results(folder, file), weights, results)
         write_file(folder / file, (json.dumps(merged, indent=2) + "\n").encode())
-        beside = artefacts_folder(folder, f"{weights}{results_name(results['protocol']).removeprefix('results')}")
+        beside = artefacts_folder(folder, weights + file.removeprefix("results").removesuffix(".json"))
         for name, values in arrays.items():
             save_arrays(beside, name, values)
         return merged
@@ -277,10 +272,8 @@ def _trained(protocol: dict[str, Any]) -> str:
 
 
 def _seen(fixating: dict[str, Any]) -> str:
-    if fixating["fixations"] == "uniform":
-        where = "uniform fixations"
-    else:
-        where = f"saliency, inhibition {fixating['inhibition']}"
+    uniform = fixating["fixations"] == "uniform"
+    where = "uniform fixations" if uniform else f"saliency, inhibition {fixating['inhibition']}"
     return f"patches of {fixating['patch']} px ({where})"
 
 
