@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean, stdev
 
 from seqjepa.evaluate.results import differently_measured, few_objects, few_steps, precision_of
 from seqjepa.paper.measures import Measure, measure_of, value_at
 from seqjepa.paper.published import Published, numbers_for
-from seqjepa.report.groups import Group, conditioning, resolution
+from seqjepa.report.groups import Group, Mean, conditioning, resolution
 from seqjepa.report.match import scale_differences
 from seqjepa.report.runs import RunRecord
 
@@ -76,24 +75,24 @@ class Cell:
 
     def text(self, unit: str) -> CellText:
         """The numbers as they are shown, alike in every form; `unit` is the column's."""
-        several = "" if self.std is None else f" ± {number_text(self.std, unit)}"
+        digits = DIGITS.get(unit, 3)
+        several = "" if self.std is None else f" ± {signed(self.std, digits)}"
         interval = self.low is not None and self.high is not None
+        untrained = f"untrained {signed(self.floor, digits)}{some_of(self.floored, self.seeds)}"
         return CellText(
-            ours=NOTHING if self.ours is None else number_text(self.ours, unit) + several,
-            interval=f"[{number_text(self.low, unit)}, {number_text(self.high, unit)}]" if interval else "",
-            published=self._published_text(unit),
-            difference=number_text(self.difference, unit, "+"),
-            floor=""
-            if self.floor is None
-            else f"untrained {number_text(self.floor, unit)}{some_of(self.floored, self.seeds)}",
-            gain=number_text(self.gain, unit, "+"),
+            ours=signed(self.ours, digits) + several or NOTHING,
+            interval=f"[{signed(self.low, digits)}, {signed(self.high, digits)}]" if interval else "",
+            published=self._published_text(unit, digits),
+            difference=signed(self.difference, digits, "+"),
+            floor="" if self.floor is None else untrained,
+            gain=signed(self.gain, digits, "+"),
         )
 
-    def _published_text(self, unit: str) -> str:
+    def _published_text(self, unit: str, digits: int) -> str:
         """As printed, and to no fewer digits than are usual."""
         if self.published is None:
             return ""
-        usual = LEAST_DIGITS.get(unit, _digits(unit)) if self.printed is None else self.printed
+        usual = LEAST_DIGITS.get(unit, digits) if self.printed is None else self.printed
         spread = ""
         if self.published_std is not None:
             spread = f" ± {_printed(self.published_std, 2 if unit == 'R²' else 1)}"
@@ -119,11 +118,6 @@ class CellText:
     gain: str
 
 
-def number_text(value: float | None, unit: str, sign: str = "") -> str:
-    """ "−0.198": with a true minus; "" for None."""
-    return signed(value, _digits(unit), sign)
-
-
 def signed(value: float | None, digits: int, sign: str = "") -> str:
     """ "−0.25", with a true minus; "" for None."""
     return "" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
@@ -147,20 +141,20 @@ def beside_published(row: Published, group: Group | None) -> Cell:
 
 def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cell:
     """Ours alone: the mean over runs that all have the number. scale: what else there is to know of the runs."""
-    floors = _floors(runs, measure)
-    values = [value for run in runs if (value := measure.read(run.trained)) is not None]
-    several = len(values) > 1
-    low, high = (None, None) if several else measure.interval(runs[0].trained) or (None, None)
+    ours = Mean.of([value for run in runs if (value := measure.read(run.trained)) is not None])
+    assert ours is not None, "asked for where runs have the number"
+    floor = Mean.of(_floors(runs, measure))
+    low, high = (None, None) if ours.seeds > 1 else measure.interval(runs[0].trained) or (None, None)
     return Cell(
-        ours=mean(values),
-        std=stdev(values) if several else None,
+        ours=ours.value,
+        std=ours.std,
         low=low,
         high=high,
-        seeds=len(values),
+        seeds=ours.seeds,
         features=measure.what,
         run=_run_line(runs, measure, scale),
-        floor=mean(floors) if floors else None,
-        floored=len(floors),
+        floor=floor and floor.value,
+        floored=floor.seeds if floor else 0,
     )
 
 
@@ -205,10 +199,6 @@ def _measurement(runs: Sequence[RunRecord], measure: Measure) -> Iterator[str]:
     both = [run for run in runs if run.untrained]
     found = dict.fromkeys(part for run in both for part in differently_measured(dict(run.results), measure.key))
     yield f"untrained weights measured differently ({', '.join(found)})" if found else ""
-
-
-def _digits(unit: str) -> int:
-    return DIGITS.get(unit, 3)
 
 
 def _printed(value: float, least: int) -> str:

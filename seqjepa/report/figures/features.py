@@ -43,7 +43,8 @@ def neighbours(name: str, groups: Sequence[Group]) -> Figure:
         found = run.trained.get("neighbours", {})
         rows.append((group.label, group.data, found.get("class"), found.get("object"), found.get("angle_deg")))
         title = f"{group.label} on {group.data}{_agreement(found)}"
-        panels.append(Panel(title, fill("pictures.html", title=title, rows=_pictures(arrays)), wide=True))
+        pictures = [_neighbours_of(arrays, q) for q in range(min(MOST_QUERIES, len(arrays["pictures"])))]
+        panels.append(Panel(title, fill("pictures.html", title=title, rows=pictures), wide=True))
     return figure_of(name, panels, rows, missing=not panels)
 
 
@@ -70,12 +71,8 @@ def _agreement(found: dict[str, Any]) -> str:
     return f": of all neighbours {found['class']:.0%} the same class{objects}{angle}"
 
 
-def _pictures(arrays: dict[str, np.ndarray]) -> list[list[Picture]]:
-    """A row for each query: itself, then its neighbours from the nearest on."""
-    return [_neighbours_of(arrays, q) for q in range(min(MOST_QUERIES, len(arrays["pictures"])))]
-
-
 def _neighbours_of(arrays: dict[str, np.ndarray], q: int) -> list[Picture]:
+    """A query itself, then its neighbours from the nearest on."""
     query, *nearest = arrays["pictures"][q]
     row = [Picture("", f"query {q + 1}", _webp(query))]
     for k, pixels in enumerate(nearest):
