@@ -20,6 +20,7 @@ from seqjepa.recipes.library import (
     RunRecipe,
     Table,
     did_you_mean,
+    merge_tables,
     packaged,
     parse,
     read_text,
@@ -34,18 +35,13 @@ _CONSTANT_LR: Table = {"schedule": "constant", "lr_update": "epoch"}
 AUTHOR_VIEWS: Mapping[str, Table] = {"optim": {"optimizer": "adam", "weight_decay": 0.0, **_CONSTANT_LR}}
 AUTHOR_SACCADES: Mapping[str, Table] = {"optim": _CONSTANT_LR, "data": {"inhibition": "square"}}
 
-
 OF_RESNETS = ("model.width", "model.stem")
 
 
 def chooses_timm(overrides: Iterable[str]) -> bool:
     """Whether `KEY=VALUE` settings give an encoder of timm, whose like ResNets' width and stem are not."""
-    values = [
-        value.strip(" \"'")
-        for key, _, value in (text.partition("=") for text in overrides)
-        if key.strip() == "model.backbone"
-    ]
-    return bool(values) and values[-1].startswith("timm:")
+    given = {key.strip(): value for key, _, value in (text.partition("=") for text in overrides)}
+    return given.get("model.backbone", "").strip(" \"'").startswith("timm:")
 
 
 def names() -> list[str]:
@@ -126,20 +122,14 @@ def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 def _with_set(table: Table) -> Table:
     """With data.set, which runs of before did not note: told by the constants that they normalise with."""
     data = table.get("data", {})
-    if not isinstance(data, dict) or "set" in data:
-        return table
-    return {**table, "data": {**data, "set": set_by_normalisation(str(data.get("normalisation", "")))}}
+    normalisation = data.get("normalisation", "") if isinstance(data, dict) else ""
+    return merge_tables({"data": {"set": set_by_normalisation(str(normalisation))}}, table)
 
 
 def _as_released(table: Table) -> Table:
     data = table.get("data", {})
     saccades = isinstance(data, dict) and data.get("action") == "position"
-    filled = dict(table)
-    for name, defaults in (AUTHOR_SACCADES if saccades else AUTHOR_VIEWS).items():
-        given = table.get(name, {})
-        if isinstance(given, dict):
-            filled[name] = {**defaults, **given}
-    return filled
+    return merge_tables(AUTHOR_SACCADES if saccades else AUTHOR_VIEWS, table)
 
 
 def _with_named_constants(table: Table) -> Table:
@@ -147,10 +137,8 @@ def _with_named_constants(table: Table) -> Table:
     data = table.get("data", {})
     if not isinstance(data, dict) or not isinstance(name := data.get("normalisation"), str):
         return table
-    return {
-        **table,
-        "data": {**data, "normalisation": explicit_normalisation(name, str(table.get("fidelity", "paper")))},
-    }
+    named = explicit_normalisation(name, str(table.get("fidelity", "paper")))
+    return merge_tables(table, {"data": {"normalisation": named}})
 
 
 def _override(table: Table, assignment: str) -> str | None:
