@@ -247,41 +247,38 @@ def incompatibilities(info: DatasetInfo, data: DataConfig, method: str = "") -> 
             yield "holds saliency maps without images; shard the images with them (`seqjepa-data shard --maps`)"
             return
         case ViewSpec():
-            yield from _view_incompatibilities(data)
-            action = (info.spec.actions or ActionSpec()) if data.action == OF_THE_SHARDS else as_spec(data.action)
-            if problem := order_problem(info.spec, action, data.order, data.stride):
-                yield problem
-            if data.augment != "none" and (problem := augment_problem(info.spec, action, build_recipe(data.augment))):
-                yield problem
-            yield from _action_incompatibilities(info.spec, data)
-            found = find_method(method)
-            if info.spec.features and found and found.embed is not Method.embed:
-                yield f"holds features, and {method} makes its own of pixels; give the set that they were made of"
-            needed = found.params_needed if found else ()
-            if needed and info.spec.param_names != needed:
-                found, wanted = ", ".join(info.spec.param_names) or "none", ", ".join(needed)
-                without = ", ".join(name for name, other in METHODS.items() if not other.params_needed)
-                yield f"holds views with the parameters {found}; {method} needs {wanted}; others need none: {without}"
+            yield from _view_incompatibilities(info.spec, data)
+            yield from _method_incompatibilities(info.spec, method)
         case ImageSpec():
             yield from _image_incompatibilities(info.spec, data)
     yield from _size_incompatibilities(info.spec, data.image_size)
 
 
-def _view_incompatibilities(data: DataConfig) -> Iterator[str]:
+def _view_incompatibilities(spec: ViewSpec, data: DataConfig) -> Iterator[str]:
+    """Of presets the loader says which columns are missing."""
     if data.patch:
         yield (
             f"holds stored views, and data.patch = {data.patch} cuts patches out of whole images; set data.patch=0, or "
             "give shards of kind saliency"
         )
-
-
-def _action_incompatibilities(spec: ViewSpec, data: DataConfig) -> Iterator[str]:
-    """What keeps declared terms from being computed; of presets the loader says which columns are missing."""
-    action = spec.actions if data.action == OF_THE_SHARDS else data.action
-    if not isinstance(action, ActionSpec):
-        return
-    if problem := action.problem(spec.params):
+    action = (spec.actions or ActionSpec()) if data.action == OF_THE_SHARDS else as_spec(data.action)
+    if problem := order_problem(spec, action, data.order, data.stride):
+        yield problem
+    if data.augment != "none" and (problem := augment_problem(spec, action, build_recipe(data.augment))):
+        yield problem
+    if data.action not in PRESETS and (problem := action.problem(spec.params)):
         yield f"holds views, and {problem}; set data.action to terms of these"
+
+
+def _method_incompatibilities(spec: ViewSpec, method: str) -> Iterator[str]:
+    found = find_method(method)
+    if spec.features and found and found.embed is not Method.embed:
+        yield f"holds features, and {method} makes its own of pixels; give the set that they were made of"
+    needed = found.params_needed if found else ()
+    if needed and spec.param_names != needed:
+        held, wanted = ", ".join(spec.param_names) or "none", ", ".join(needed)
+        without = ", ".join(name for name, other in METHODS.items() if not other.params_needed)
+        yield f"holds views with the parameters {held}; {method} needs {wanted}; others need none: {without}"
 
 
 def _image_incompatibilities(spec: ImageSpec, data: DataConfig) -> Iterator[str]:
