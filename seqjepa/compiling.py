@@ -58,7 +58,7 @@ class CompiledForGpu:
 def why_not(device: torch.device) -> str:
     """What is missing to compile for a GPU (Triton, a C compiler, a GPU that Triton knows); empty: nothing."""
     try:
-        torch.compile(_twice, dynamic=False)(torch.ones(2, device=device))
+        torch.compile(lambda x: x + x, dynamic=False)(torch.ones(2, device=device))
     except Exception as error:  # whatever Triton, gcc and ptxas raise where they are not there
         return in_short(error)
     return ""
@@ -67,7 +67,3 @@ def why_not(device: torch.device) -> str:
 def in_short(error: Exception) -> str:
     """Without torch's advice on how to debug it."""
     return reason_of(error).split(" Set TORCHDYNAMO_VERBOSE")[0][:LONGEST]
-
-
-def _twice(x: torch.Tensor) -> torch.Tensor:
-    return x + x

@@ -45,6 +45,8 @@ def named_failures(path: Path) -> Iterator[None]:
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
+UNKNOWN = "%s has no checksum in %s, as runs of earlier versions: whether it is whole cannot be told"
+CHANGED = "%s was changed since it was written: its SHA-256 is not the one in %s"
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  ([^/\n]+)")
 _READ_ATTEMPTS = 3
 """A trainer may replace file and checksum between our two looks."""
@@ -115,7 +117,7 @@ def read_checked(path: Path) -> bytes:
     for _ in range(_READ_ATTEMPTS):
         sums, data = read_checksums(path.parent).get(path.name), _read_bytes(path)
         if not sums:
-            _warn_unknown(path)
+            _warn(UNKNOWN, path)
             return data
         if sha256_of_bytes(data) in sums:
             return data
@@ -132,7 +134,7 @@ def warn_of_change(path: Path, *, grows: bool = False) -> None:
         sums = read_checksums(path.parent).get(path.name)
         if not sums or not path.exists() or not set(sums).isdisjoint(_digests(_read_bytes(path), grows)):
             return
-    _warn_changed(path)
+    _warn(CHANGED, path)
 
 
 def _digests(data: bytes, grows: bool) -> Iterator[str]:
@@ -144,15 +146,9 @@ def _digests(data: bytes, grows: bool) -> Iterator[str]:
 
 
 @cache
-def _warn_unknown(path: Path) -> None:
-    logger.warning(
-        "%s has no checksum in %s, as runs of earlier versions: whether it is whole cannot be told", path, SUMS
-    )
-
-
-@cache
-def _warn_changed(path: Path) -> None:
-    logger.warning("%s was changed since it was written: its SHA-256 is not the one in %s", path, SUMS)
+def _warn(what: str, path: Path) -> None:
+    """Once of each file."""
+    logger.warning(what, path, SUMS)
 
 
 def _read_bytes(path: Path) -> bytes:

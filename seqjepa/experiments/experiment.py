@@ -7,7 +7,7 @@ evaluated on the way. With a cosine each length is a run of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -97,7 +97,7 @@ class Experiment(Runs):
         wanted = _parse_only(self.only)
         places = {n: {**vars(run), "length": run.finished_at(self.lengths)} for n, (run, _) in self.every.items()}
         _refuse_unknown(wanted, places.values())
-        chosen = {n for n in self.every if all(_has(places[n][key], wanted[key]) for key in wanted)}
+        chosen = {n for n in self.every if all(wanted[key].intersection(_words(places[n][key])) for key in wanted)}
         changed = {(run.seed, run.length) for n, (run, _) in self.every.items() if n in chosen and run.part != METHODS}
         return {
             n: (run, job)
@@ -243,18 +243,13 @@ def _parse_only(given: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def _refuse_unknown(wanted: Mapping[str, set[str]], served: Iterable[Mapping[str, Any]]) -> None:
-    served = list(served)
+def _refuse_unknown(wanted: Mapping[str, set[str]], served: Collection[Mapping[str, Any]]) -> None:
     for key, words in wanted.items():
         known = list(dict.fromkeys(word for place in served for word in _words(place[key])))
         for word in sorted(words.difference(known)):
             raise UsageError(
                 f"--only {key}={word}: no run has it{did_you_mean(word, known)}; there are: {', '.join(known)}"
             )
-
-
-def _has(value: object, wanted: set[str]) -> bool:
-    return bool(wanted.intersection(_words(value)))
 
 
 def _words(value: object) -> list[str]:

@@ -160,7 +160,8 @@ def is_trained(run: Path, config: RunConfig, shards: Path) -> bool:
 def refuse_other_runs(job: Job, out: Path) -> None:
     """Raise what would stop the job before it begins: ConfigError for its settings, UsageError for out/name."""
     run, config = Path(out) / job.name, job.config()
-    if run.exists() and not (run / RUN).exists() and (not run.is_dir() or _holds_files_of_others(run)):
+    ours = run.is_dir() and ((run / RUN).exists() or all(p.name.startswith(TEMPORARY) for p in run.iterdir()))
+    if run.exists() and not ours:
         raise UsageError(f"{run} is there and is not a run directory; choose another --out")
     is_trained(run, config, job.shards)
 
@@ -203,7 +204,3 @@ def _differs(there: RunConfig, asked: RunConfig) -> bool:
 def _has_weights_of(run: Path, epochs: int) -> bool:
     """Whether run.json says that `epochs` are done, and the weights are whole and of so many (in old runs: of any)."""
     return read_run_json(run).get("finished_epochs") == epochs and weights_epochs(run / WEIGHTS) in (epochs, None)
-
-
-def _holds_files_of_others(folder: Path) -> bool:
-    return any(not path.name.startswith(TEMPORARY) for path in folder.iterdir())

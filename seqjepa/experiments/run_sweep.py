@@ -177,6 +177,8 @@ class _Child(NamedTuple):
 def _start(job: Job, command: Sequence[str], device: str, out: Path, beside: int) -> _Child:
     """The command in a process that sees no other device. beside: so many at a time."""
     visible = _only(device)
+    # On a CPU, each process's share of the cores: threads of several that wait for each other's cores are slower.
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // beside))} if device == "cpu" else {}
     log = (out / LOGS / f"{job.name}.log").open("ab")
     # A session of its own: Ctrl-C reaches the parent alone, which passes it on once; a second one would not be saved.
     process = subprocess.Popen(
@@ -184,15 +186,10 @@ def _start(job: Job, command: Sequence[str], device: str, out: Path, beside: int
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**_threads_of(device, beside), **os.environ, "CUDA_VISIBLE_DEVICES": visible},
+        env={**threads, **os.environ, "CUDA_VISIBLE_DEVICES": visible},
         start_new_session=True,
     )
     return _Child(job, device, process, log)
-
-
-def _threads_of(device: str, beside: int) -> dict[str, str]:
-    """On a CPU, each process's share of the cores: threads of several that wait for each other's cores are slower."""
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // beside))} if device == "cpu" else {}
 
 
 def _finish(child: _Child, out: Path, failures: dict[str, str], say: Say) -> None:

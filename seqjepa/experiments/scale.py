@@ -27,7 +27,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from seqjepa import recipes
-from seqjepa.config import EvalOptions, RunConfig
+from seqjepa.config import EvalOptions
 from seqjepa.evaluate.studies import DEFAULT, SUITES
 from seqjepa.experiments.paper_runs import shard_kinds
 from seqjepa.methods import method_names
@@ -132,7 +132,9 @@ class RunScale(Changes):
         found: dict[str, object] = {}
         for layer in layers:
             found |= {key: value for key, value in flatten(layer.defaults).items() if key not in own}
-        found |= self._shortened(plain)
+        if self.epochs != 1:
+            found["optim.epochs"] = max(1, round(plain.optim.epochs * self.epochs))
+            found["optim.warmup_epochs"] = round(plain.optim.warmup_epochs * self.epochs, 3)
         for layer in layers:
             found |= flatten(layer.settings)
         if plain.model.projector_kind == "transformer":
@@ -149,12 +151,6 @@ class RunScale(Changes):
         yield self
         yield self.kind.get(kind, Changes())
         yield self.method.get(method, Changes())
-
-    def _shortened(self, plain: RunConfig) -> dict[str, object]:
-        if self.epochs == 1:
-            return {}
-        warmup = round(plain.optim.warmup_epochs * self.epochs, 3)
-        return {"optim.epochs": max(1, round(plain.optim.epochs * self.epochs)), "optim.warmup_epochs": warmup}
 
 
 def scale_names() -> list[str]:

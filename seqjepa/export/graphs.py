@@ -45,7 +45,9 @@ def trace(part: RunPart) -> ExportedProgram:
             program = torch.export.export(part.network, example, dynamic_shapes=tuple(shapes))
     except Exception as error:  # whatever a stranger's encoder does to a tracer
         raise FailureError(f"torch.export cannot trace the {part.name}: {reason_of(error):.300}") from error
-    _forget_files(program)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # which lines of which files it comes from: paths of this machine
     return program
 
 
@@ -151,10 +153,3 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _forget_files(program: ExportedProgram) -> None:
-    """Take out which lines of which files the graph comes from: paths of this machine."""
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
-            node.meta.pop("stack_trace", None)

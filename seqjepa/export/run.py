@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from seqjepa.config import ModelConfig
 from seqjepa.export.graphs import (
     EXTRA,
     MAKER,
@@ -126,7 +125,7 @@ def export_run(run: str | Path, out: Path, options: ExportOptions, *, overwrite:
 
 def describe(model: Model, part: RunPart, weights: WhichWeights, run: str) -> dict[str, str]:
     """What is known of the run, as every form keeps it: name → text, JSON of lists and numbers."""
-    config, data, action = model.config, model.data, model.action_spec
+    config, net, data, action = model.config, model.config.model, model.data, model.action_spec
     known: dict[str, Any] = {
         "made_by": f"{MAKER} {version('seqjepa')}",
         "run": run,
@@ -135,10 +134,10 @@ def describe(model: Model, part: RunPart, weights: WhichWeights, run: str) -> di
         "part": part.name,
         "inputs": part.inputs,
         "outputs": dict([part.output]),
-        "backbone": config.model.backbone,
-        "width": config.model.width,
-        "stem": config.model.stem,
-        **(_of_timm(config.model) if is_timm(config.model) else {}),
+        "backbone": net.backbone,
+        "width": net.width,
+        "stem": net.stem,
+        **({"timm": timm_call(net), "pool": net.pool, "input_size": net.input_size} if is_timm(net) else {}),
         "weights": weights,
         "mean": data.mean,
         "std": data.std,
@@ -151,10 +150,6 @@ def describe(model: Model, part: RunPart, weights: WhichWeights, run: str) -> di
         "action": action.spec.to_json(),
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
-
-
-def _of_timm(config: ModelConfig) -> dict[str, Any]:
-    return {"timm": timm_call(config), "pool": config.pool, "input_size": config.input_size}
 
 
 def largest_difference(network: Run, part: RunPart) -> float:

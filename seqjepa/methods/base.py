@@ -68,7 +68,10 @@ class Method(nn.Module):
         """Initialise from torch's global generator. action_size: A. ConfigError: settings that do not fit together."""
         super().__init__()
         self.freezes_encoder = config.model.freeze
-        self.options = _options(self.Options, config)
+        try:
+            self.options = self.Options.model_validate(config.options)
+        except ValidationError as error:
+            raise ConfigError(f"method {config.method}: {mistakes(error, self.Options, 'options.')}") from None
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module has it; an encoder that is frozen stays in eval mode."""
@@ -184,13 +187,6 @@ class Halved(Protocol):
     """A method whose features z have two parts that are probed by themselves as well (SIE)."""
 
     halves: dict[str, slice]  # "invariant", "equivariant": columns of z
-
-
-def _options(kind: type[Section], config: RunConfig) -> Section:
-    try:
-        return kind.model_validate(config.options)
-    except ValidationError as error:
-        raise ConfigError(f"method {config.method}: {mistakes(error, kind, 'options.')}") from None
 
 
 def begins_with_rotation(config: RunConfig) -> bool:

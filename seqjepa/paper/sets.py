@@ -35,16 +35,12 @@ class PaperSet:
     stated: PixelConstants | None = None
 
 
-def _constants(table: Mapping[str, Any], key: str) -> PixelConstants | None:
-    return tuple(map(tuple, table[key])) if key in table else None  # type: ignore[return-value]
-
-
 _TABLES = tomllib.loads((resources.files("seqjepa.paper") / "sets.toml").read_text(encoding="utf-8"))
 SETS: Mapping[str, PaperSet] = {
     key: PaperSet(
         **table
         | {"classes": tuple(table["classes"])}
-        | {name: _constants(table, name) for name in ("released", "stated")}
+        | {name: tuple(map(tuple, table[name])) for name in ("released", "stated") if name in table}
     )
     for key, table in _TABLES.items()
 }

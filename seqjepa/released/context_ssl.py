@@ -71,7 +71,9 @@ def import_weights(
         module = build_method(config, as_spec(config.data.action).size)
     state, unused = read_released_weights(file, module)
     module.load_state_dict(state, assign=True)
-    return write_run(module, file, out, (config, _data_info(config, resolution)), unused, overwrite=overwrite)
+    action, (mean, std) = config.data.action, NORMALISATIONS["3diebench"]
+    data = DataInfo(action_name(action), as_spec(action).size, mean, std, resolution, resolution)
+    return write_run(module, file, out, (config, data), unused, overwrite=overwrite)
 
 
 def author_config() -> RunConfig:
@@ -89,9 +91,3 @@ def read_released_weights(file: Path, module: nn.Module) -> tuple[dict[str, Tens
     wanted = {author_key(name): (name, tensor) for name, tensor in module.state_dict().items()}
     unused = tuple(sorted(name for name in released if name.startswith(UNUSED)))
     return fit(released, wanted, unused, f"{file} does not hold ContextSSL's weights"), unused
-
-
-def _data_info(config: RunConfig, resolution: int) -> DataInfo:
-    mean, std = NORMALISATIONS["3diebench"]
-    action = config.data.action
-    return DataInfo(action_name(action), as_spec(action).size, mean, std, resolution, resolution)

@@ -66,7 +66,11 @@ class Compiled(nn.Module):
         self.rows = max(self.rows, len(seq))
         if self._untried and self._graph is None:
             output = self._first(seq)
-            self._agree()
+            without, having = highest(self.world, [self._graph is None, self._graph is not None])
+            if without and having:
+                raise FailureError(
+                    "the step of some ranks is compiled and that of others is not; set train.compile=false"
+                )
             if output is not None:
                 return output
         return self._graph(seq) if self._graph else self.step(seq)
@@ -88,11 +92,6 @@ class Compiled(nn.Module):
                 self._graph = graph
                 return output
         return None
-
-    def _agree(self) -> None:
-        without, having = highest(self.world, [self._graph is None, self._graph is not None])
-        if without and having:
-            raise FailureError("the step of some ranks is compiled and that of others is not; set train.compile=false")
 
 
 def compiled(step: nn.Module, world: World, device: torch.device) -> nn.Module:

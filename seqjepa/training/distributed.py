@@ -74,7 +74,8 @@ def process_group(world: World, device: torch.device, timeout_minutes: float = 3
         yield
     except BaseException as error:
         _abort_messages(device)
-        if not isinstance(error, dist.DistError) and not _is_gloos(error):
+        of_gloo = isinstance(error, RuntimeError) and "/gloo/" in str(error)  # they name its source file
+        if not isinstance(error, dist.DistError) and not of_gloo:
             raise
         raise FailureError(
             f"rank {world.rank} of {world.size}: another rank ended or cannot be reached ({_in_short(error)}); "
@@ -82,10 +83,6 @@ def process_group(world: World, device: torch.device, timeout_minutes: float = 3
         ) from error
     finally:
         dist.destroy_process_group()
-
-
-def _is_gloos(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and "/gloo/" in str(error)  # they name its source file
 
 
 def _abort_messages(device: torch.device) -> None:

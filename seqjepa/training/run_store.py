@@ -249,7 +249,8 @@ class RunMirror:
         synced, sizes = self._synced(), self._there()
         names = [name for name in sizes if wanted(name)]
         tags = {name: self.writer.tag(name) or "" for name in (*names, *([SUMS] if SUMS in sizes else []))}
-        stale = [name for name, tag in tags.items() if tag != synced.get(name, ("", ""))[0] or not self._has(name)]
+        there = {name for name in tags if (self.folder / name).is_file()}
+        stale = [name for name, tag in tags.items() if tag != synced.get(name, ("", ""))[0] or name not in there]
         gone = [name for name in synced if name != SUMS and wanted(name) and name not in tags]
         self._note({name: both for name, both in synced.items() if name not in (*stale, *gone)})
         if STATE in (*stale, *gone):
@@ -294,9 +295,6 @@ class RunMirror:
             return before_state if is_kept(name) else order.get(name, len(FIRST))
 
         return sorted(filter(is_of_run, found), key=lambda name: (place(name), name))
-
-    def _has(self, name: str) -> bool:
-        return (self.folder / name).is_file()
 
     def _read(self, name: str, *, optional: bool = False) -> bytes:
         """FormatError, DamageError: it is not there, or larger than such a file is."""

@@ -33,8 +33,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _not_warned_yet() -> None:
-    files._warn_unknown.cache_clear()
-    files._warn_changed.cache_clear()
+    files._warn.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,7 @@ def no_hang() -> Iterator[None]:
 
 def answer(work: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> tuple[Any, str]:
     """What `work` returns, "" where it was refused; and what was said."""
-    files._warn_unknown.cache_clear()
-    files._warn_changed.cache_clear()
+    files._warn.cache_clear()
     caplog.clear()
     with no_hang(), caplog.at_level(logging.WARNING):
         try:
