@@ -50,12 +50,20 @@ def warnings_of(table: ViewTable, context: int) -> list[str]:
     ]
 
 
+def _terms(table: ViewTable, *ops: str) -> Iterator[tuple[ActionTerm, np.ndarray]]:
+    """The action's terms of these kinds, each with its columns, float64 [R, n]."""
+    names = [field.name for field in table.fields]
+    for term in table.actions.terms if table.actions else ():
+        if term.op in ops:
+            yield term, table.params[:, [names.index(name) for name in term.columns]].astype(np.float64)
+
+
 def _constant(table: ViewTable) -> Iterator[str]:
     """A line for each column that never changes; one for all of a vector's (pose.0 …). Rotations and poses have numbers
     that never change: the last row of a matrix, what a turn about one axis leaves alone."""
     if len(table.of) < 2:
         return
-    turns = {name for term in table.terms if term.op in RELATIVE for name in term.columns}
+    turns = {name for term, _ in _terms(table, *RELATIVE) for name in term.columns}
     values = {
         field.name: float(column[0])
         for field, column in zip(table.fields, table.params.T, strict=True)
@@ -99,6 +107,7 @@ def _of_columns(table: ViewTable) -> Iterator[str]:
         elif field.unit == "1" and _is_angle(field.name) and max(abs(low), abs(high)) > MOST_TURNS:
             yield f'{spread} without a unit: an angle in degrees? Then declare {as_key(field.name)} = "deg"'
     yield from _of_wrapping(table)
+    yield from _of_still(table)
     yield from _of_turns(table)
     yield from _of_quaternions(table)
     yield from _of_signs(table)
@@ -116,34 +125,42 @@ def _is_angle(name: str) -> bool:
 def _of_wrapping(table: ViewTable) -> Iterator[str]:
     """Angles whose differences are taken as if they were no angles."""
     units, same = {field.name: field.unit for field in table.fields}, np.diff(table.of) == 0
-    for term in table.terms:
-        for name in term.columns if term.op == "difference" else ():
-            unit, values = units[name], table.columns([name])[:, 0]
+    for term, columns in _terms(table, "difference"):
+        for name, values in zip(term.columns, columns.T, strict=True):
             turns = np.abs(values).max() <= MOST_TURNS and (np.abs(np.diff(values))[same] > np.pi).any()
-            if unit == "rad" and np.ptp(values) > np.pi:
+            if units[name] == "rad" and np.ptp(values) > np.pi:
                 yield f"difference of {name} takes 359° to 1° as −358°: angle_difference takes it as 2°"
-            elif unit == "1" and _is_angle(name) and turns:
+            elif units[name] == "1" and _is_angle(name) and turns:
                 how = f'Then declare {as_key(name)} = "rad", and take its angle_difference'
                 yield f"{name} changes by more than π from row to row, as where an angle goes round: is it one? {how}"
 
 
+def _of_still(table: ViewTable) -> Iterator[str]:
+    """What an action takes the change of, and never changes from view to view, such as what tells objects apart."""
+    same = np.diff(table.of) == 0
+    for term, values in _terms(table, "difference", "angle_difference", *RELATIVE):
+        still = (np.diff(values, axis=0)[same] == 0).all(0) & same.any()
+        if (still.all() or term.op not in RELATIVE) and np.ptp(values[:, still], axis=0).any():
+            told = few([name for name, stays in zip(term.columns, still, strict=True) if stays])
+            yield f"{term.op} of {told} is 0 throughout: nothing of it changes within a sequence"
+
+
 def _of_turns(table: ViewTable) -> Iterator[str]:
     """Yaw, pitch and roll in another order than that of the axes about which they turn where z is up."""
-    for term in table.terms:
-        if term.op in RELATIVE and term.form == "euler_xyz":
-            found = [match[0].lower() for name in term.columns[-3:] if (match := TURNS.search(name))]
-            if sorted(found) == sorted(UPRIGHT) and found != list(UPRIGHT):
-                yield (
-                    f"{', '.join(term.columns[-3:])} are taken for turns about the fixed axes x, then y, then z; where "
-                    f"x is ahead and z up these are {', '.join(UPRIGHT)}"
-                )
+    for term, _ in _terms(table, *RELATIVE):
+        found = [match[0].lower() for name in term.columns[-3:] if (match := TURNS.search(name))]
+        if term.form == "euler_xyz" and sorted(found) == sorted(UPRIGHT) and found != list(UPRIGHT):
+            yield (
+                f"{', '.join(term.columns[-3:])} are taken for turns about the fixed axes x, then y, then z; where "
+                f"x is ahead and z up these are {', '.join(UPRIGHT)}"
+            )
 
 
 def _of_quaternions(table: ViewTable) -> Iterator[str]:
     """Columns that are taken for quaternions and are far from the length of one, to which they are brought."""
-    for term in table.terms:
+    for term, values in _terms(table, *RELATIVE):
         if term.form == "quaternion_xyzw":
-            columns, values = term.columns[-4:], table.columns(term.columns[-4:])
+            columns, values = term.columns[-4:], values[:, -4:]
             lengths = np.linalg.norm(values, axis=1)
             if values[:, 0].max() > values[:, 0].min() >= 0 > values[:, 3].min():
                 why = f"though {columns[0]} is never negative and {columns[3]} is"
@@ -159,10 +176,10 @@ def _of_signs(table: ViewTable) -> Iterator[str]:
     Of the paper's action nothing is said, whose quaternions are as they come.
     """
     same = np.diff(table.of) == 0
-    for term in table.terms:
-        if term.op in RELATIVE and term.result == "quaternion" and term != PRESET_ACTIONS["rotation"].terms[0]:
+    for term, values in _terms(table, *RELATIVE):
+        if term.result == "quaternion" and term != PRESET_ACTIONS["rotation"].terms[0]:
             with contextlib.suppress(ValueError):  # no rotations, a mistake already
-                q = _quaternions(term, table.columns(term.columns))
+                q = _quaternions(term, values)
                 turned = int(((q[:-1] * q[1:]).sum(1)[same] < 0).sum())
                 if turned:
                     yield (
@@ -229,13 +246,11 @@ def _of_times(table: ViewTable) -> Iterator[str]:
 def _of_categories(table: ViewTable) -> Iterator[str]:
     """Values of categorical terms that training never sees."""
     trained = np.array([split == "train" for split in table.splits])[table.of]
-    for term in table.terms if trained.any() else ():
-        if term.op == "categorical":
-            at = table.names.index(term.columns[0])
-            values, seen = np.array(term.values, np.float32), np.unique(table.params[trained, at])
-            if len(never := values[~np.isin(values, seen)]):
-                lost = few([f"{value:g}" for value in never])
-                yield f"no training row has {term.columns[0]} {lost}, a value of its term"
+    for term, values in _terms(table, "categorical") if trained.any() else ():
+        known = np.array(term.values, np.float32)
+        if len(never := known[~np.isin(known, values[trained])]):
+            lost = few([f"{value:g}" for value in never])
+            yield f"no training row has {term.columns[0]} {lost}, a value of its term"
 
 
 def _of_classes(table: ViewTable) -> Iterator[str]:

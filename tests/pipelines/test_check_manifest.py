@@ -305,6 +305,24 @@ def test_quaternions_whose_w_may_be_the_first(folder: Path) -> None:
         assert sum("q.0 is never negative and q.3 is: is w the first?" in line for line in lines) == said
 
 
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ('op = "difference"\ncolumns = ["x", "size"]', "difference of size is 0 throughout"),
+        (
+            'op = "relative_rotation"\nfrom = "euler_xyz"\ncolumns = ["r", "r1", "r2"]',
+            "relative_rotation of r, r1, r2 is 0 throughout",
+        ),
+        ('op = "relative_rotation"\nfrom = "euler_xyz"\ncolumns = ["x", "r1", "r2"]', ""),
+    ],
+)
+def test_an_action_of_what_never_changes(folder: Path, term: str, said: str) -> None:
+    made = [{**row, **dict.fromkeys(("size", "r", "r1", "r2"), ord(row["sequence"]) / 100)} for row in rows()]
+    (folder / "actions.toml").write_text(f'[units]\nx = "rad"\nr = "rad"\nr1 = "rad"\nr2 = "rad"\n[[action]]\n{term}\n')
+    lines = [line for line in warnings_of(reading_of(folder, csv_text(made)).checked(), 1) if "throughout" in line]
+    assert [line.partition(":")[0] for line in lines] == ([said] if said else [])
+
+
 def test_values_of_a_term_that_training_lacks(folder: Path) -> None:
     (folder / "actions.toml").write_text('[[action]]\nop = "categorical"\ncolumns = ["lamp"]\nvalues = [0, 1, 2]\n')
     made = [

@@ -333,6 +333,15 @@ def test_archives_beside_the_table_are_their_folder(folder: Path, tmp_path: Path
         ]
 
 
+def test_pictures_that_no_row_names_are_said(folder: Path) -> None:
+    """A table that was cut; hidden files are none."""
+    for name in ("a/._0.png", "@eaDir/0.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert not any("named by no row" in note for note in reading_of(folder, csv_text(rows())).notes)
+    assert "2 pictures are named by no row" in reading_of(folder, csv_text(rows()[:4])).notes
+
+
 def test_which_table_is_meant(folder: Path) -> None:
     with pytest.raises(FormatError, match=r"holds no metadata\.csv, \.jsonl or \.parquet; give"):
         find_manifest(folder, None)

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from pipelines.archives import LeftOut, is_utf8, printable
 from pipelines.archives.tree import ArchiveTree, DiskTree, Place, walk_tree
 from pipelines.archives.zip import is_zip
-from pipelines.sources.files import FileReader, archive_members, lone_root
+from pipelines.sources.decode import SUFFIXES
+from pipelines.sources.files import HIDDEN, FileReader, archive_members, lone_root
 from pipelines.sources.manifest.columns import as_integers, distinct, pc
 from pipelines.sources.manifest.rows import Rows, whole_numbers
 from pipelines.sources.mistakes import SHOWN, Mistakes
@@ -30,6 +31,7 @@ from shards.errors import FormatError
 BLOCK = 50_000  # names
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+IMAGE = rf"({'|'.join(map(re.escape, SUFFIXES))})$"
 NOT_READ = (".gif", ".tif", ".tiff", ".exr", ".heic", ".heif", ".avif", ".svg", ".pdf", ".ppm", ".pgm", ".npy", ".npz")
 
 
@@ -187,7 +189,14 @@ def pictures_of(
     None: there are mistakes.
     """
     videos = are_videos(names)
-    files = locate(list_source(source), names, rows.raw.where, rows.mistakes)
+    listed = list_source(source)
+    files = locate(listed, names, rows.raw.where, rows.mistakes)
+    is_image, hidden = (
+        pc.match_substring_regex(listed.names, pattern, ignore_case=True) for pattern in (IMAGE, HIDDEN.pattern)
+    )
+    images = pc.sum(pc.and_not(is_image, hidden)).as_py()
+    if not videos.any() and (spare := images - pc.count_distinct(names, mode="only_valid").as_py()) > 0:
+        rows.notes.append(f"{spare} pictures are named by no row")
     if not videos.any():
         return files.at(order)
     others = np.flatnonzero(~videos & np.asarray(pc.is_valid(names).to_numpy(), bool))
