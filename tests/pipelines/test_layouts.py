@@ -253,14 +253,15 @@ def test_a_turntable_in_file_names(tmp_path: Path) -> None:
             assert np.array_equal(split.read_view(row, 0), picture(seed, 16, 16))
 
 
-def test_folders_of_splits_that_a_pattern_does_not_name_are_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_pattern_does_not_name_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_folder(tmp_path, [f"{split}/{split}cup_{angle}.png" for split in ("train", "Test") for angle in (0, 90)])
     assert set(table_of(tmp_path, pattern="{split}/{object}_{azimuth:deg}.png").splits) == {"train", "test"}
     assert "does not call {split}" not in caplog.text
     assert set(table_of(tmp_path, pattern="{of}/{object}_{azimuth:deg}.png").splits) == {"train"}
     assert "pictures lie in Test, train, which the pattern does not call {split}" in caplog.text
+    assert "keep" not in caplog.text
+    assert not table_of(tmp_path, pattern="{split}/{object}_{azimuth}.png").fields
+    assert "the pattern does not keep azimuth, for {azimuth:deg} (:rad, :float, :int) is a number" in caplog.text
 
 
 def test_steps_in_file_names_are_an_order(tmp_path: Path) -> None:

@@ -249,6 +249,8 @@ def _pattern_table(files: FileList, text: str, val_fraction: float | None, found
     if found.mistakes.count:
         return None
     entries = [files.images[i] for i in rows.entries.tolist()]
+    if spare := pattern.numbers_left_out(root + entries[0].name):
+        log.warning("the pattern does not keep %s, for {%s:deg} (:rad, :float, :int) is a number", few(spare), spare[0])
     steps, divisor = divided_steps(rows.steps, rows.of) if pattern.has("step") else (rows.steps, 1)
     tops = {entry.name.partition("/")[0] for entry in entries}
     if not pattern.has("split") and len(tops) > 1 and all(map(split_of, tops)):

@@ -60,6 +60,13 @@ class Pattern:
     def has(self, role: str) -> bool:
         return role in self.regex.groupindex
 
+    def numbers_left_out(self, name: str) -> list[str]:
+        """Groups that hold a number in a name that matches, and are text to the pattern."""
+        match, kept = self.regex.fullmatch(name), (*ROLES, *self.units, "name")
+        return (
+            [g for g, text in match.groupdict().items() if g not in kept and re.fullmatch(FLOAT, text)] if match else []
+        )
+
 
 @dataclass(frozen=True)
 class PatternRows:
