@@ -159,7 +159,7 @@ def shard_cifar100_command(
 
 
 @shard_app.command("tiny-imagenet")
-@with_options({**IN_SHARDS, **LOSSLESS})
+@with_options({"size": OWN_SIZE, "fit": FIT, **IN_SHARDS, **LOSSLESS})
 def shard_tiny_imagenet_command(
     source: Annotated[Path, typer.Option(help="tiny-imagenet-200.zip, a plain .tar of it, or the unpacked folder.")],
     out: Out,

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from shards.errors import FormatError, UsageError, few
+from pipelines.archives import printable
+from shards.errors import FormatError, UsageError, few, reason_of
 from shards.machine.environment import pass_environment_on
 from shards.reader import ImageIndex, ShardSet
 
@@ -271,7 +272,10 @@ def read_fixations(path: Path) -> FixationTable:
             rows = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
-                raise FormatError(f"{path} has no column {', '.join(missing)}; {', '.join(COLUMNS)} are needed")
+                there = ", ".join(map(printable, rows.fieldnames or ("none",)))
+                raise FormatError(
+                    f"{path} has no column {', '.join(missing)}; {', '.join(COLUMNS)} are needed, there are {there}"
+                )
             if double := [name for name in COLUMNS if list(rows.fieldnames or ()).count(name) > 1]:
                 raise FormatError(f"{path} has two columns {double[0]}; take one out")
             for row in rows:
@@ -282,8 +286,8 @@ def read_fixations(path: Path) -> FixationTable:
                     raise FormatError(f"{path} has more than {MAX_ROWS:,} rows")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         pass_environment_on(error)
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise FormatError(f"{path} cannot be read as CSV: {reason}") from error
+        why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read as CSV ({reason_of(error)})"
+        raise FormatError(f"{path} {why}; give a CSV with columns {', '.join(COLUMNS)}") from error
     if not points:
         raise FormatError(f"{path} holds no fixations")
     places = np.array(points)

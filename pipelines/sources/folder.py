@@ -23,12 +23,12 @@ from pipelines.sources.split_folders import (
     below_splits,
     check_classes,
     has_split_folders,
-    is_like_another_split,
     listed,
     say_barren,
     say_one_class,
     say_other_files,
     split_of,
+    splits_said,
 )
 from pipelines.sources.subset import RULE, check_fraction, train_or_val
 from shards.errors import FormatError, UsageError
@@ -87,9 +87,11 @@ class FolderSource(FileSource):
         say_other_files(inner, labels)
         _say_what_parts_no_folders(files, labels)
         _say_masks(names)
-        if not folders and is_like_another_split(files.reader.root):
-            line = "%s is no split by its name, and its images are for training; splits are called train, val, test"
-            log.warning(line, printable(files.reader.root.rstrip("/")))
+        top = f"{self.path.resolve().stem}/{files.reader.root}".rstrip("/")
+        said = splits_said(top)
+        if not folders and self.val_fraction is None and said and "train" not in said:
+            line = "%s may be a split by its name, and its images are for training; put them into a folder %s of one"
+            log.warning(line, printable(top), listed(said, "or"))
         say_barren([name for name in files.barren if name.rpartition("/")[2] != NO_CLASS], folders, labels)
         return Arrangement(splits, labels, [str(below) for below in inner])
 

@@ -20,12 +20,20 @@ SPLIT_WORDS = {
     "test": ("test", "testing"),
 }
 SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+ELSEWHERE = {  # words of other programs and languages for a split, which make no folder one
+    "train": "trn trainset entrenamiento treino treinamento apprentissage entrainement entraînement addestramento "
+    "обучение 训练 训练集 訓練 学習 훈련 학습",
+    "val": "eval evaluation valset validación validacion validação validacao validierung 验证 验证集 検証 검증",
+    "test": "tst testset holdout prueba pruebas teste testes essai essais prova тест 测试 测试集 評価 시험 테스트",
+}
+SAID_BY = SPLIT_OF | {word: split for split, words in ELSEWHERE.items() for word in words.split()}
 ALIKE = re.compile(
     r"(seg|my)?(train(ings?)?|trn|val(id(ation)?)?|dev(elopment)?|test(s|ings?)?|tst|eval(uation)?|holdout|unlabell?ed)"
     r"(set|daten|data|dataset|images?|imgs?|split)?|folds?"
 )
 TABLES, LISTS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx"), (".txt", ".json", ".lst")
 WORDS = re.compile(r"[^\W\d_]+?(?:(?<=[a-z])(?=[A-Z])|(?![^\W\d_]))")  # of train_X1, train.X1, TrainX1
+MASK = re.compile("masks?|seg|segmentations?|gt|truth|labels?|annotations?|depth|heatmaps?|trimaps?", re.IGNORECASE)
 NAMED = 3
 
 
@@ -35,8 +43,9 @@ def split_of(folder: str) -> str | None:
 
 
 def is_like_a_split(folder: str) -> bool:
-    """Whether a folder may be meant as a split though it is not called one: seg_train, test1, trainA, fold_2."""
-    return ALIKE.fullmatch(re.sub(r"[^a-z]", "", re.sub("(?<=[a-z])[A-Z]$", "", folder).casefold())) is not None
+    """Whether a folder may be meant as a split though it is not called one: seg_train, test1, trainA, prueba."""
+    plain = re.sub(r"[\W\d_]", "", re.sub("(?<=[a-z])[A-Z]$", "", in_nfc(folder)).casefold())
+    return plain in SAID_BY or ALIKE.fullmatch(re.sub("[^a-z]", "", plain)) is not None
 
 
 def has_split_folders(names: Sequence[PurePosixPath]) -> bool:
@@ -75,25 +84,21 @@ def _say_splits(names: Iterable[str]) -> bool:
     """Whether each of these names has a word for a split, and not all for the same."""
     said: set[str] = set()
     for name in names:
-        if not (words := _splits_said(name)):
+        if not (words := splits_said(name)):
             return False
         said |= words
     return len(said) > 1
 
 
-def _splits_said(name: str) -> set[str]:
-    return {split for word in WORDS.findall(name) if (split := split_of(word))}
-
-
-def is_like_another_split(folder: str) -> bool:
-    """Whether a name has a word for a split that is not for training: test_set, ILSVRC2012_img_val."""
-    return bool(_splits_said(folder) - {"train"})
+def splits_said(name: str) -> set[str]:
+    """Splits that words of a name tell of: "in1k-validation-00.tar" of val, "my_eval" too."""
+    return {split for word in WORDS.findall(name) if (split := SAID_BY.get(in_nfc(word).casefold()))}
 
 
 def may_tell_splits(file: str) -> bool:
     """Whether a file beside images may say which of them are of which split or class: metadata.csv, meta/train.txt."""
     path = PurePosixPath(file.lower())
-    return path.suffix in TABLES or (path.suffix in LISTS and bool(_splits_said(path.stem)))
+    return path.suffix in TABLES or (path.suffix in LISTS and bool(splits_said(path.stem)))
 
 
 def below_splits(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
@@ -111,7 +116,7 @@ def _refuse_pairs(folders: Collection[str]) -> None:
     of_rest: dict[str, dict[str, str]] = {}
     for folder in sorted(folders):
         for word in WORDS.finditer(folder):
-            if split := split_of(word.group()):
+            if split := SAID_BY.get(word.group().casefold()):
                 rest = f"{folder[: word.start()]} {folder[word.end() :]}".casefold()
                 of_rest.setdefault(rest, {})[split] = folder
     for of_split in of_rest.values():
@@ -139,7 +144,7 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         if split is not None:
             of_split.setdefault(split, set()).update([label] if label else [])
     classes = set().union(*of_split.values())
-    told = [found and all(_splits_said(name) == {split} for name in found) for split, found in of_split.items()]
+    told = [found and all(splits_said(name) == {split} for name in found) for split, found in of_split.items()]
     by_split = len(told) > 1 and all(told)
     if classes and (by_split or all(is_like_a_split(name) for name in classes)):
         advice = "take the split out of their names" if by_split else "give the folder above them"
@@ -224,19 +229,19 @@ def say_one_class(places: Sequence[PurePosixPath], labels: Sequence[str | None])
 
 def say_other_files(places: Sequence[PurePosixPath], labels: Sequence[str | None]) -> None:
     """A line for JPEGImages/1.jpg and SegmentationClass/1.png: a class with the names of another one's images, and
-    another suffix, holds their masks perhaps."""
-    suffixes: dict[str, set[str]] = {}
+    another suffix or a name that says so, holds their masks perhaps."""
+    classes = {label for label in labels if label is not None}
+    if not 2 <= len(classes) < 5:
+        return
+    stems, suffixes = ({label: set[str]() for label in classes} for _ in range(2))
     for place, label in zip(places, labels, strict=True):
         if label is not None:
-            suffixes.setdefault(label, set()).add(place.suffix.lower())
-    pairs = [(a, b) for a, b in permutations(suffixes, 2) if not suffixes[a] & suffixes[b]] if len(suffixes) < 5 else []
-    if not pairs:
-        return
-    stems: dict[str, set[str]] = {}
-    for place, label in zip(places, labels, strict=True):
-        stems.setdefault(label or "", set()).add(place.stem)
-    for name, other in pairs:
-        if len(stems[other]) > 1 and stems[other] <= stems[name]:
+            stems[label].add(place.stem)
+            suffixes[label].add(place.suffix.lower())
+    masks = {name for name in classes if any(MASK.fullmatch(word) for word in WORDS.findall(name))}
+    for name, other in permutations(sorted(classes), 2):
+        differ = not suffixes[name] & suffixes[other] or (other in masks and name not in masks)
+        if differ and len(stems[other]) > 1 and stems[other] <= stems[name]:
             log.warning("the images of %s have the names of those of %s: are they masks?", other, name)
             return
 

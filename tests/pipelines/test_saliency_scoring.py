@@ -111,7 +111,8 @@ def test_images_are_found_by_key_path_or_name(three_peaks: Path, tmp_path: Path)
 
 
 BAD_TABLES = {
-    "columns": ("image,x,y", [("a.jpg", 1, 1)], "has no column subject; image, subject, x, y are needed"),
+    "columns": ("image,x,y", [("a.jpg", 1, 1)], "no column subject; .* are needed, there are image, x, y"),
+    "there": (None, [], r"f\.csv is not there; give a CSV with columns image, subject, x, y"),
     "number": ("image,subject,x,y", [(*LOOKS[0],), ("a.jpg", 1, "left", 2)], r"line 3: .* found .*x='left'"),
     "nan": ("image,subject,x,y", [("a.jpg", 1, "nan", 2)], "line 2"),
     "short": ("image,subject,x,y", [("a.jpg", 1, 3)], "line 2: image, subject and two numbers"),
@@ -126,7 +127,7 @@ BAD_TABLES = {
 @pytest.mark.parametrize("kind", BAD_TABLES)
 def test_bad_tables_are_one_line_and_exit_code_2(three_peaks: Path, tmp_path: Path, kind: str) -> None:
     header, rows, words = BAD_TABLES[kind]
-    table = write_csv(tmp_path / "f.csv", rows, header)
+    table = write_csv(tmp_path / "f.csv", rows, header) if header else tmp_path / "f.csv"
     with pytest.raises(FormatError, match=words):
         score_saliency(three_peaks, table, progress=False)
     result = invoke(["--maps", str(three_peaks), "--fixations", str(table)])

@@ -72,6 +72,8 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str)
         (["training_set/a/1.png", "test_set/a/1.png"], "test_set, training_set look like splits"),
         (["Trainings/a/1.png", "Tests/a/1.png"], "Tests, Trainings look like splits"),
         (["Trainingsdaten/a/1.png", "Testdaten/a/1.png"], "Testdaten, Trainingsdaten look like splits"),
+        (["训练集/1.png", "测试集/1.png"], "测试集, 训练集 look like splits, not classes"),
+        (["Entrenamiento/gato/1.png", "Validacio\u0301n/gato/1.png"], "Entrenamiento, Validacio.n look like splits"),
         (["trainA/1.png", "trainB/1.png", "testA/1.png"], "testA, trainA, trainB look like splits"),
         (["fold_0/a/1.png", "fold_1/a/1.png"], "fold_0, fold_1 look like splits"),
         (["cat_train/1.png", "cat_test/1.png", "dog/1.png"], "cat_test and cat_train look like splits of the same"),
@@ -126,23 +128,28 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
             "the images of SegClass have the names of those of JPEGImages: are they masks?",
         ),
         (["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg", "ant/1.png"], None),
-        (["pets/seg_test/a/1.png", "pets/seg_test/b/1.png"], "pets/seg_test is no split by its name, and its images"),
+        (
+            [f"{split}/{kind}/{i}.png" for split in ("train", "val") for kind in ("img", "gtMask") for i in range(2)],
+            "the images of gtMask have the names of those of img: are they masks?",
+        ),
+        (["with_mask/1.png", "with_mask/2.png", "without_mask/1.png", "without_mask/2.png"], None),
+        (["pets/seg_test/a/1.png", "pets/seg_test/b/1.png"], "f/pets/seg_test may be a split by its name, and its im"),
         (["pets/train_set/a/1.png", "pets/train_set/b/1.png"], None),
         (["cat/train_1.png", "cat/train_2.png", "dog/dog_1.png"], None),
         (["Testing/cat/1.png", "Testing/dog/1.png"], "there is no training split, only test"),
         (["Cat/1.png", "cat/1.png"], "differ in upper and lower case, blanks or leading zeros alone: 'Cat' and 'cat'"),
         (["cat/1.png", "cat /1.png", "c\u200bat/1.png"], "alone: 'cat' and 'c\\u200bat', 'cat' and 'cat '"),
         (
-            [f"{split}/{name}/1.png" for split in ("Treino", "Teste") for name in ("cat", "dog")],
-            "Teste and Treino are taken for classes, and the folders in them (cat, dog) are passed over; splits are",
+            [f"{split}/{name}/1.png" for split in ("Koulutus", "Testaus") for name in ("cat", "dog")],
+            "Koulutus and Testaus are taken for classes, and the folders in them (cat, dog) are passed over; splits",
         ),
         (
-            ["apprentissage/chat/1.png", "essai/chien/1.png"],
+            ["opetus/chat/1.png", "koe/chien/1.png"],
             "folders in them (chat, chien) are passed over; splits are",
         ),
         (
-            ["entrenamiento/gato/1.png", "entrenamiento/perro/1.png", "prueba/1.png"],
-            "entrenamiento and prueba are taken",
+            ["opetus/gato/1.png", "opetus/perro/1.png", "koe/1.png"],
+            "koe and opetus are taken",
         ),
         ([f"{kind}/a/1.png" for kind in ("cat", "dog")], None),
         ([f"{kind}/{kind}-a/1.png" for kind in ("ant", "cat", "cow", "dog")], None),
@@ -160,6 +167,19 @@ def test_what_is_odd_is_said_in_one_line(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (message is not None)
     assert all(str(message) in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("my_eval.tar", "val"), ("测试.zip", "test"), ("dev", "val"), ("train_test.tar", None)]
+)
+def test_a_source_that_is_one_split_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, split: str | None
+) -> None:
+    folder = make_folder(tmp_path / (name if "." not in name else "f"), ["cat/1.png", "dog/1.png"], 2, 2)
+    path = {"tar": make_tar, "zip": make_zip}.get(name[-3:], lambda folder, _: folder)(folder, tmp_path / name)
+    assert {record.split for record in open_source("folder", path).records()} == {"train"}
+    said = f"{path.stem} may be a split by its name, and its images are for training; put them into a folder {split}"
+    assert [record.getMessage()[: len(said)] for record in caplog.records] == [said] * (split is not None)
 
 
 @pytest.mark.parametrize(("wrapping", "said"), [("cat", True), ("images", False)])

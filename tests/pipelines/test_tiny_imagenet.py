@@ -112,6 +112,18 @@ def test_shards_from_a_zip(folder: Path, tmp_path: Path, workers: int) -> None:
         assert np.array_equal(index.read_image(2), np.asarray(image))
 
 
+def test_images_of_several_sizes(folder: Path, tmp_path: Path) -> None:
+    """--size, which is advised, is there."""
+    (folder / TRAIN[0]).write_bytes(encoded(picture(0, 48, 64), "jpg"))
+    args = ["shard", "tiny-imagenet", "--source", str(folder), "--workers", "0", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.seqjepa_data_app, args)
+    assert (result.exit_code, "give --size, and --fit crop to" in result.stderr) == (2, True)
+    assert CliRunner().invoke(cli.seqjepa_data_app, [*args, "--size", "32", "--fit", "crop"]).exit_code == 0
+    with Image.open(folder / "val/images/val_10.JPEG") as image:
+        small = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
+    assert np.array_equal(ShardSet.open(tmp_path / "out").images("val").read_image(2), small)
+
+
 def test_a_subset_is_data(folder: Path) -> None:
     for file in (folder / "val").rglob("*"):
         if file.is_file():

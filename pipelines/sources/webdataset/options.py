@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.archives import printable
-from pipelines.sources.split_folders import SPLIT_WORDS, split_of
+from pipelines.sources.split_folders import SPLIT_WORDS, split_of, splits_said
 from pipelines.sources.subset import check_fraction
 from shards.engines.steps import STEP
 from shards.errors import FormatError, UsageError, reason_of
@@ -132,16 +132,11 @@ def _on_disk(path: str) -> list[str]:
     raise UsageError(f"{path} is not there; give tars (e.g. shards-{{000..099}}.tar), a folder of them, a URL or pipe:")
 
 
-def _told_splits(url: str) -> set[str]:
-    """Splits that a tar's name tells of: "in1k-validation-00.tar" of val."""
-    return {split for word in re.split(r"[^A-Za-z]+", Path(url).name) if (split := split_of(word))}
-
-
 def _refuse_mixed_splits(found: Sequence[tuple[str, str]]) -> None:
     """UsageError: in1k-train-0.tar and in1k-val-0.tar, or train/0.tar and val/0.tar, would be one split."""
     told: dict[str, set[str]] = {}
     for url, split in found:
-        names = _told_splits(url) or {split_of(Path(url).parent.name) or ""} - {""}
+        names = splits_said(Path(url).name) or {split_of(Path(url).parent.name) or ""} - {""}
         told.setdefault(split, set()).update(names if len(names) == 1 else ())
     for split, said in told.items():
         if len(said) > 1:
@@ -154,7 +149,7 @@ def _refuse_mixed_splits(found: Sequence[tuple[str, str]]) -> None:
 def _refuse_other_split(unsaid: Sequence[str]) -> None:
     """UsageError: val-000000.tar would be training."""
     for url in unsaid:
-        if (told := _told_splits(url)) and "train" not in told:
+        if (told := splits_said(Path(url).name)) and "train" not in told:
             other, name = min(told), printable(Path(url).name)
             raise UsageError(
                 f"{name} is {other} by its name, and would be train; say which, e.g. --source '{other}=…/{name}', or "
