@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from threading import Timer, main_thread
+from types import FrameType
 
 
 def seqjepa() -> object:
@@ -22,12 +24,23 @@ def _command(name: str) -> object:
     app = _app(name)
     try:
         if waits:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _after_imports)
         return app()
     except KeyboardInterrupt:  # before the command has begun
         sys.exit(130)
     finally:  # a Ctrl-C while the interpreter takes itself down would print its insides, and stop nothing
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _after_imports(number: int, frame: FrameType | None) -> None:
+    """KeyboardInterrupt, but of an import once that is done: torch's C++ aborts where one comes in the midst of it."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            again = Timer(0.01, lambda: signal.pthread_kill(main_thread().ident or 0, number))
+            again.daemon = True
+            return again.start()
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _app(name: str):

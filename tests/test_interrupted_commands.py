@@ -200,3 +200,33 @@ def test_interrupted_while_it_starts(module: str) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+IN_AN_IMPORT = """
+import sys, time
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "wave":
+            os.kill(os.getpid(), signal.SIGINT)
+            print("the import goes on")
+def command():
+    import wave
+    time.sleep(60)
+import cli, os, signal
+sys.meta_path.insert(0, Interrupting())
+cli.seqjepa_app = command
+from seqjepa.__main__ import seqjepa
+seqjepa()
+"""
+
+
+def test_interrupted_while_a_command_imports() -> None:
+    """torch's extension ends the process where an exception comes in the midst of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_AN_IMPORT],
+        env={**os.environ, "PYTHONPATH": python_path()},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "the import goes on\n", "")
