@@ -6,8 +6,11 @@ in it is read from the run directory; what the run does not say is left out.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +37,9 @@ from shards.errors import UsageError
 from shards.machine.files import sha256_of_bytes
 from shards.push.hub_card import CARD, card_that_stays, licence_of, quoted, sealed
 from shards.push.hub_push import Pushed, PushOptions, open_for_push, push_files, push_target, refuse_others
-from shards.stores.hub import HubAddress
+from shards.stores.hub import HubAddress, open_hub
 
+logger = logging.getLogger(__name__)
 PAPER = "2505.03176"
 PAPERS = {
     "byol": "2006.07733",
@@ -258,8 +262,24 @@ def push_run(prepared: RunPush, options: PushOptions) -> tuple[Pushed, bool]:
     where, files = prepared.address, dict(prepared.files)
     listing = open_for_push(where, options.public)
     refuse_others(where, listing, is_run_file, RUN)
+    if {CONFIG, RUN} <= set(listing.files):
+        there = open_hub(where.at(listing.commit), [CONFIG, RUN]).root
+        before, now = _who({name: (there / name).read_bytes() for name in (CONFIG, RUN)}), _who(files)
+        if before != now:
+            said = "%s: %s replaces %s, which stays in the history: %s@%s"
+            logger.warning(said, where, now, before, where, listing.commit[:12])
     stays = None if options.new_card else card_that_stays(where, listing)
     if stays is not None:
         del files[CARD]
     stale = [name for name in listing.files if is_run_file(name) and name not in prepared.files]
     return push_files(where, listing, files, prepared.message, stale=stale), stays is not None
+
+
+def _who(files: Mapping[str, bytes]) -> str:
+    """Whose files these are, in words: recipe, method, seed and set. Those on the hub may hold anything."""
+    try:
+        config, shards = tomllib.loads(files[CONFIG].decode()), json.loads(files[RUN])["shards"]
+        set_ = f"{shards['name']} ({str(shards['train'])[:8]})"
+        return f"{config['name']}, method {config['method']}, seed {config['seed']}, on {set_}"
+    except (ValueError, KeyError, TypeError):
+        return "a run that cannot be read"

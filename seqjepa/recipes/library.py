@@ -85,6 +85,8 @@ def recipe_named(name: str) -> RunRecipe:
 def recipe_in(path: Path, name: str = "") -> RunRecipe:
     """A recipe of a user's file; without `name` the only one. ConfigError: unreadable, no TOML, none of that name."""
     table = parse(read_text(path), str(path))
+    if not table:
+        raise ConfigError(f'{path} holds no settings; write what differs from the paper\'s, as method = "simclr"')
     found = {recipe.name: recipe for recipe in recipes_of(table, path.name.removesuffix(".toml"), path)}
     if name and name not in found:
         raise ConfigError(f"{path} has no recipe {name!r}{did_you_mean(name, found)}; it has: {', '.join(found)}")

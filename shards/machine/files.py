@@ -206,7 +206,9 @@ def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:
 
 
 def refuse_read_only(folder: Path, name: str) -> None:
-    """UsageError: nothing can be made in a folder that is there, as it is said before the work and not after it."""
+    """UsageError: nothing can be made in a folder that is there, or should: said before the work, not after it."""
+    if (folder / "_meta" / "dataset.json").exists():
+        raise UsageError(f"{folder} is a shard set, which holds nothing else; choose another place for {name}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder} may not be written to; choose another place for {name}")
 

@@ -128,6 +128,26 @@ def test_an_edited_card_stays_until_a_new_one_is_asked_for(hub: Hub, run: Path) 
     assert repo.files()["figure.png"] == b"png"
 
 
+def test_a_run_that_replaces_another_one_says_which(hub: Hub, run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pushed(run)
+    pushed(run, ADDRESS, "--state")
+    assert not caplog.messages
+    repo = hub.repos["model", REPO]
+    repo.add({**repo.files(), "config.toml": (run / "config.toml").read_bytes().replace(b"seed = ", b"seed = 4")})
+    pushed(run)
+    repo.add({**repo.files(), "config.toml": b"\xff"})
+    pushed(run)
+    now, history = (
+        "hf://me/rot-M3: 3die-rot-M3, method seq_jepa, seed 42, on noise",
+        "stays in the history: hf://me/rot-M3@",
+    )
+    another, unread = caplog.messages
+    assert re.match(
+        rf"{now} .* replaces 3die-rot-M3, method seq_jepa, seed 442, on noise .*, which {history}\w{{12}}$", another
+    )
+    assert re.match(rf"{now} .* replaces a run that cannot be read, which {history}\w{{12}}$", unread)
+
+
 def test_state_comes_and_goes_by_option(hub: Hub, run: Path) -> None:
     pushed(run, ADDRESS, "--state")
     assert hub.files("model", REPO)["state.pt"] == (run / "state.pt").read_bytes()

@@ -65,6 +65,7 @@ ENDLESS = f'name = "{{a}}{{b}}{{c}}"\n[axes]\na = {list(range(100))}\nb = {list(
             r"mine.toml: extends '3die-rot-M33', which is not there \(did you mean '3die-rot-M3'",
         ),
         ('extends = "gone.toml"', r"cannot read the recipe .*gone.toml: No such file"),
+        ("# seed = 1", r"mine.toml holds no settings; write what differs"),
         ("extends = 3", r"mine.toml: extends = \[?3\]? should be a name or a list of names"),
         ('extends = "mine.toml"', r"mine.toml: extends 'mine.toml', which extends it in turn"),
         (GRID, r"mine.toml has 4 recipes; give one as .*mine.toml:NAME, of plain-M1, told-M1, plain-M2, told-M2"),

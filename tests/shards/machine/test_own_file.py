@@ -47,6 +47,7 @@ def test_a_preview_replaces_nothing_else(views: Path, tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(photo)
     (tmp_path / "dangling.png").symlink_to(tmp_path / "elsewhere.png")
     (tmp_path / "folder.png").mkdir()
+    build(tmp_path / "set")
     os.mkfifo(tmp_path / "pipe")
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     for name, said in {
@@ -57,6 +58,7 @@ def test_a_preview_replaces_nothing_else(views: Path, tmp_path: Path) -> None:
         "link.png": f"is a link to {photo}",
         "dangling.png": "is a link to",
         "folder.png": "is a folder; give the name of a file",
+        "set/sheet.png": "set is a shard set, which holds nothing else; choose another place for sheet.png",
         "missing/sheet.png": "is not a folder; make it",
         "photo.png/sheet.png": "photo.png is not a folder",
     }.items():
