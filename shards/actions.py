@@ -150,6 +150,16 @@ class ActionSpec:
         return sum(term.size for term in self.terms)
 
     @property
+    def whole(self) -> tuple[int, ...]:
+        """For each of the A numbers which quantity it is of: the numbers of a rotation are of one."""
+        found: list[int] = []
+        for term in self.terms:
+            turned = _ROTATION_SIZE[term.result] if term.op in ("relative_rotation", "relative_pose") else 1
+            first = max(found, default=-1) + 1
+            found += [first] * turned + list(range(first + 1, first + 1 + term.size - turned))
+        return tuple(found)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Every parameter that plays a part, once, in the order of the terms."""
         return tuple(dict.fromkeys(name for term in self.terms for name in term.columns))

@@ -9,6 +9,7 @@ Shape letters: B batch, n rows, V views that went through the online encoder, D 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -100,13 +101,18 @@ class EpochMeter:
     """Sums over the sequences of one epoch so far: loss, probe scores, moments of z and z_AGG.
 
     widths: shape of each of the method's features for any batch. Updating never waits for the GPU. compile: there, in a
-    few kernels; smaller batches as they are.
+    few kernels; smaller batches as they are. whole: see probe_scores.
     """
 
     def __init__(
-        self, widths: dict[str, torch.Size], action_size: int, device: torch.device | str, compile: bool = False
+        self,
+        widths: dict[str, torch.Size],
+        action_size: int,
+        device: torch.device | str,
+        compile: bool = False,
+        whole: Sequence[int] = (),
     ):
-        self.device = device
+        self.device, self._whole = device, whole
         compiles = compile and torch.device(device).type == "cuda"
         self._compiled = CompiledForGpu(add_up, "sums over an epoch", combine=True) if compiles else None
         A = action_size
@@ -161,7 +167,7 @@ class EpochMeter:
             found |= {f"{FEATURE_NAMES[name]}_{key}": value for key, value in spread.items()}
             if verdict := collapse(spread):
                 found.setdefault("collapse", f"{name}: {verdict}")
-        return found | probe_scores(sums, rows)
+        return found | probe_scores(sums, rows, self._whole)
 
     def state_dict(self) -> dict[str, dict]:
         return {"sums": self.sums, "moments": self.moments}
@@ -274,13 +280,19 @@ SPREAD_NOISE = 1e-6
 """Of sums of squares: what a constant that was added up in float32 seems to vary by."""
 
 
-def probe_scores(sums: dict[str, Tensor], rows: float) -> dict[str, float]:
-    """Summed scores of `rows` sequences → {"probe_top1" in 0..1, "probe_r2": mean over A of 1 − error / variance}."""
+def probe_scores(sums: dict[str, Tensor], rows: float, whole: Sequence[int] = ()) -> dict[str, float]:
+    """Summed scores of `rows` sequences → {"probe_top1" in 0..1, "probe_r2": mean over A of 1 − error / variance}.
+
+    whole: for each of A which quantity it is of, over whose numbers both are summed first. Of small rotations the w of
+    a quaternion hardly varies, and no error of a head is small beside that.
+    """
     found = {}
     if sums["labelled"] > 0:
         found["probe_top1"] = float(sums["correct"] / sums["labelled"])
     spread = sums["y_sq"] - sums["y"].square() / max(rows, 1)
     varies = spread > torch.maximum(SPREAD_NOISE * sums["y_sq"], torch.full_like(spread, 1e-12 * rows))
     if varies.any():
-        found["probe_r2"] = float((1 - sums["sq_err"][varies] / spread[varies]).mean())
+        names, of = torch.tensor(whole or range(len(spread)))[varies].unique(return_inverse=True)
+        error, total = (v.new_zeros(len(names)).index_add(0, of, v[varies]) for v in (sums["sq_err"], spread))
+        found["probe_r2"] = float((1 - error / total).mean())
     return found

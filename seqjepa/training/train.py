@@ -168,7 +168,8 @@ class Trainer:
         torch.default_generator.manual_seed(config.seed)
         enabled, compile = config.train.online_probes, config.train.compile
         self.probes = OnlineProbes(widths, source.classes, self.data.action_size, device, enabled)
-        self.meter = EpochMeter(widths, self.data.action_size, device, compile)
+        whole = getattr(config.data.action, "whole", ())  # a preset has none: of the paper's actions each number counts
+        self.meter = EpochMeter(widths, self.data.action_size, device, compile, whole)
         self.learn = TrainingStep(self.learner, self.probes, self.meter, config, world)
         self.epoch_steps = len(loader)
         self.total_steps = self.epoch_steps * config.optim.epochs

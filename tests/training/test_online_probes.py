@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from sklearn.metrics import r2_score
 from torch import nn
 
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import StepOutput
 from seqjepa.training.distributed import World
-from seqjepa.training.monitor import EpochMeter, OnlineProbes
+from seqjepa.training.monitor import EpochMeter, OnlineProbes, probe_scores
+from shards.schema import ActionSpec, ActionTerm
 
 WIDTHS = {"z": torch.Size((2, 3, 6)), "z_agg": torch.Size((2, 8))}
 
@@ -84,6 +87,27 @@ def test_an_action_that_does_not_vary_has_no_r2():
         seq.actions[:] = torch.tensor([0.5235988, -0.1, 3.3, 1e4])
         meter.update(StepOutput(torch.tensor(0.0), features=features), probes.learn(features, seq, World()), 7)
     assert "probe_r2" not in meter.summary()
+
+
+def test_the_numbers_of_a_small_rotation_count_as_one():
+    """Of which w, 1 less a little, cannot be read as exactly as it hardly varies."""
+    pose = ActionSpec(
+        (
+            ActionTerm("difference", ("a",)),
+            ActionTerm("relative_pose", tuple("bcdefg")),
+            ActionTerm("angle_difference", ("h",)),
+        )
+    )
+    assert pose.whole == (0, 1, 1, 1, 1, 2, 3, 4, 5)
+    vectors = Rotation.from_rotvec(np.random.default_rng(0).normal(0, 0.1, (500, 3))).as_quat()
+    y = torch.from_numpy(vectors)
+    error = 0.01 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0)).double()
+    sums = {"sq_err": error.square().sum(0), "y": y.sum(0), "y_sq": y.square().sum(0), "labelled": torch.zeros(())}
+    found = probe_scores(sums, 500, pose.whole[1:5])["probe_r2"]
+    explained = 1 - error.square().sum() / (y - y.mean(0)).square().sum()
+    assert found == pytest.approx(float(explained))
+    assert found > 0.9
+    assert probe_scores(sums, 500)["probe_r2"] < -1
 
 
 def test_samples_without_a_label_do_not_count():
