@@ -42,7 +42,8 @@ def open_sequences(
     """Batches of view sequences of a split, as `seqjepa train` would draw them.
 
     context     M, context views; one more is the target. None: the recipe's
-    batch_size  over all ranks of torch.distributed; the last batch of an epoch is smaller
+    batch_size  over all ranks of torch.distributed; the last batch of an epoch is smaller. As in training it is left
+                out where it has fewer than two samples for each rank, and so are up to ranks − 1 that cannot be shared
     recipe      which views and actions: a name or file; "": what is chosen for such a set (`seqjepa train` says which)
     settings    "data.stride=4" …, as after --set
     workers     processes that decode ahead; None: by the cores. Of a DataLoader with workers of its own: none
