@@ -176,16 +176,11 @@ def _settings_of_size(recipe: str, fixed: tuple[str, ...], info: DatasetInfo, sa
         yield "data.image_size=0"
     if config.data.patch > min(spec.height, spec.width):
         yield f"data.patch={min(spec.height, spec.width)}"
-    if (
-        isinstance(spec, ViewSpec)
-        and not spec.chunked
-        and config.data.context >= (views := spec.sequence or spec.views)
-    ):
+    views = (spec.sequence or spec.views) if isinstance(spec, ViewSpec) and not spec.chunked else 0
+    if 0 < views <= config.data.context:
         yield f"data.context={views - 1}"
-    if (
-        recipe in OWN_VIEWS
-        and (epochs := -(-FEWEST_STEPS // -(-samples // config.optim.batch_size))) > config.optim.epochs
-    ):
+    epochs = -(-FEWEST_STEPS // max(1, -(-samples // config.optim.batch_size)))
+    if recipe in OWN_VIEWS and epochs > config.optim.epochs:
         yield f"optim.epochs={epochs}"
     if samples < STEPS * config.optim.batch_size:
         batch = max(2, samples // STEPS)

@@ -338,8 +338,5 @@ def _locked(out: Path) -> Iterator[None]:
         pass_environment_on(error)
         reason = "a link that leads nowhere" if out.is_symlink() and not out.exists() else error.strerror
         raise UsageError(f"cannot use {out} as a run directory: {reason}; choose another --out") from None
-    lock = FolderLock(out / LOCK, f"{out} is being trained by another process")
-    try:
+    with FolderLock(out / LOCK, f"{out} is being trained by another process"):
         yield
-    finally:
-        lock.release()
