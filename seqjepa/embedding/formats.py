@@ -5,7 +5,6 @@ Letters: R rows, D width of z, Q sequences of M views, P parameters, S samples.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import zipfile
@@ -23,6 +22,7 @@ from seqjepa.files import named_failures, write_file
 from shards.errors import UsageError
 from shards.machine.environment import pass_environment_on
 from shards.machine.files import sync_folder
+from shards.pixels import npy_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -201,10 +201,7 @@ class _Array:
     pieces: Iterable[np.ndarray]
 
     def written(self) -> Iterator[bytes]:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)), "fortran_order": False}
-        buffer = io.BytesIO()
-        np.lib.format.write_array_header_1_0(buffer, {**header, "shape": self.shape})
-        yield buffer.getvalue()
+        yield npy_header(self.shape, self.dtype)
         yield from (np.ascontiguousarray(piece, self.dtype).tobytes() for piece in self.pieces)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,17 +134,21 @@ class Parts:
         self, name: str, rows: int, width: int, make: Callable[[], tuple[np.ndarray, list[tuple[int, str]]]]
     ) -> bool:
         """Whether part `name`, float32 [rows, width], was there; else it is made. make: values, and broken rows."""
-        path = self.folder / f"{name}.npy"
-        if _is_whole(path, rows, width):
+        if self.has(name, rows, width):
             return True
-        values, broken = make()
+        path, (values, broken) = self.folder / f"{name}.npy", make()
         write_file(path.with_suffix(".json"), json.dumps(broken).encode())
         write_file(path, npy_bytes(values.astype("<f4", copy=False)))
         return False
 
     def has(self, name: str, rows: int, width: int) -> bool:
         """Whether the part is there, float32 [rows, width]."""
-        return _is_whole(self.folder / f"{name}.npy", rows, width)
+        path, header = self.folder / f"{name}.npy", npy_header((rows, width), "<f4")
+        try:
+            with path.open("rb") as file:
+                return path.stat().st_size == len(header) + 4 * rows * width and file.read(len(header)) == header
+        except FileNotFoundError:
+            return False
 
     def values(self, name: str) -> np.ndarray:
         """float32 [rows, width], mapped."""
@@ -192,15 +196,6 @@ class Parts:
                 (self.folder / name).unlink(missing_ok=True)
 
 
-def _is_whole(path: Path, rows: int, width: int) -> bool:
-    header = npy_header((rows, width), "<f4")
-    try:
-        with path.open("rb") as file:
-            return path.stat().st_size == len(header) + 4 * rows * width and file.read(len(header)) == header
-    except FileNotFoundError:
-        return False
-
-
 class Joined:
     """Parts of equal length (the last is shorter), one after the other, as one array [R, width]."""
 
@@ -218,7 +213,7 @@ class Joined:
         return found.reshape(*rows.shape, -1)
 
 
-def ranges(rows: int, length: int) -> Iterator[tuple[int, range]]:
-    """Number and rows of each part."""
-    for number, start in enumerate(range(0, rows, length)):
-        yield number, range(start, min(start + length, rows))
+def parts_of(kind: str, source: int, rows: int, length: int) -> list[Part]:
+    """Parts "z-0-000000" … of the rows of a source, `length` of them each, the last one fewer."""
+    ranges = (range(start, min(start + length, rows)) for start in range(0, rows, length))
+    return [Part(source, f"{kind}-{source}-{number:06d}", part) for number, part in enumerate(ranges)]

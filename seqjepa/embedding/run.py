@@ -18,7 +18,7 @@ from seqjepa.data.one_pass import decoding_threads
 from seqjepa.embedding import formats
 from seqjepa.embedding.formats import Embedded, Output
 from seqjepa.embedding.inputs import Contexts, Source
-from seqjepa.embedding.parts import Joined, Part, Parts, ranges
+from seqjepa.embedding.parts import Joined, Part, Parts, parts_of
 from seqjepa.embedding.request import (
     Asked,
     Opened,
@@ -152,10 +152,7 @@ class _Work:
 
     def jobs(self, sources: Sequence[Source]) -> list[Part]:
         """All parts of z."""
-        return [job for number, source in enumerate(sources) for job in self.jobs_of(number, source)]
-
-    def jobs_of(self, number: int, source: Source) -> list[Part]:
-        return [Part(number, f"z-{number}-{part:06d}", rows) for part, rows in ranges(len(source), self.length)]
+        return [job for number, one in enumerate(sources) for job in parts_of("z", number, len(one), self.length)]
 
     def missing(self, sources: Sequence[Source]) -> list[Part]:
         width = self.width()
@@ -189,16 +186,14 @@ class _Work:
                 bar.update(count)
 
     def encode(self, number: int, source: Source, width: int, offset: int) -> Embedded:
-        names: list[str] = []
-        kept = np.ones(len(source), bool)
+        jobs, kept = parts_of("z", number, len(source), self.length), np.ones(len(source), bool)
         with self._bar(f"embed {source.split}".rstrip(), len(source), "image") as bar:
-            for job in self.jobs_of(number, source):
-                names.append(job.name)
+            for job in jobs:
                 self.fill(source, job, width, bar)
                 for row, why in self.parts.broken(job.name):
                     kept[row] = False
                     self.broken.append([source.keys[row], why])
-        return Embedded(source, offset, np.flatnonzero(kept), partial(self._blocks, names, kept))
+        return Embedded(source, offset, np.flatnonzero(kept), partial(self._blocks, jobs, kept))
 
     def _encoded(self, source: Source, rows: range, width: int, bar: tqdm) -> tuple[np.ndarray, list[tuple[int, str]]]:
         z, broken = np.zeros((len(rows), width), np.float32), []
@@ -216,33 +211,31 @@ class _Work:
 
     def aggregate(self, number: int, one: Embedded, contexts: Contexts) -> Embedded:
         """z_AGG of every sequence, from the z that are on disk."""
-        z = Joined([self.parts.values(name) for name in self._names("z", number, len(one.source))], self.length)
-        names = self._names("agg", number, len(contexts))
+        of_z = parts_of("z", number, len(one.source), self.length)
+        z = Joined([self.parts.values(job.name) for job in of_z], self.length)
+        jobs = parts_of("agg", number, len(contexts), self.length)
         width = self._aggregated(z, contexts, range(1)).shape[-1]
         with self._bar(f"aggregate {one.source.split}", len(contexts), "sequence") as bar:
-            for name, (_, rows) in zip(names, ranges(len(contexts), self.length), strict=True):
+            for job in jobs:
 
-                def make(rows: range = rows) -> tuple[np.ndarray, list[tuple[int, str]]]:
+                def make(rows: range = job.rows) -> tuple[np.ndarray, list[tuple[int, str]]]:
                     steps = range(rows.start, rows.stop, self.batch_size)
                     batches = [range(i, min(i + self.batch_size, rows.stop)) for i in steps]
                     return np.concatenate([self._aggregated(z, contexts, batch) for batch in batches]), []
 
-                self.parts.filled(name, len(rows), width, make)
-                bar.update(len(rows))
-        return replace(one, contexts=contexts, z_agg=partial(self._blocks, names, np.ones(len(contexts), bool)))
+                self.parts.filled(job.name, len(job.rows), width, make)
+                bar.update(len(job.rows))
+        return replace(one, contexts=contexts, z_agg=partial(self._blocks, jobs, np.ones(len(contexts), bool)))
 
     def _aggregated(self, z: Joined, contexts: Contexts, batch: range) -> np.ndarray:
         at = slice(batch.start, batch.stop)
         known = torch.from_numpy(z[contexts.rows[at]])
         return self.model.aggregate(None, contexts.actions(at), z=known).float().cpu().numpy()
 
-    def _names(self, kind: str, number: int, rows: int) -> list[str]:
-        return [f"{kind}-{number}-{part:06d}" for part, _ in ranges(rows, self.length)]
-
-    def _blocks(self, names: Sequence[str], kept: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for name, (_, rows) in zip(names, ranges(len(kept), self.length), strict=True):
-            there, values = kept[rows.start : rows.stop], self.parts.values(name)
-            yield rows.start + np.flatnonzero(there), values if there.all() else values[there]
+    def _blocks(self, jobs: Sequence[Part], kept: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for job in jobs:
+            there, values = kept[job.rows.start : job.rows.stop], self.parts.values(job.name)
+            yield job.rows.start + np.flatnonzero(there), values if there.all() else values[there]
 
     def _bar(self, text: str, total: int, unit: str) -> tqdm:
         return tqdm(total=total, desc=text, unit=unit, disable=None if self.progress else True, leave=False)
