@@ -50,12 +50,9 @@ def warnings_of(table: ViewTable, context: int) -> list[str]:
     ]
 
 
-def _terms(table: ViewTable, *ops: str) -> Iterator[tuple[ActionTerm, np.ndarray]]:
+def _terms(table: ViewTable, *ops: str) -> list[tuple[ActionTerm, np.ndarray]]:
     """The action's terms of these kinds, each with its columns, float64 [R, n]."""
-    names = [field.name for field in table.fields]
-    for term in table.actions.terms if table.actions else ():
-        if term.op in ops:
-            yield term, table.params[:, [names.index(name) for name in term.columns]].astype(np.float64)
+    return [(term, table.columns(term.columns)) for term in table.terms if term.op in ops]
 
 
 def _constant(table: ViewTable) -> Iterator[str]:

@@ -126,17 +126,26 @@ def _csv_rows(path: Path, file: io.TextIOWrapper, mistakes: Mistakes, notes: lis
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     rows = _numbered(path, reader, 1 + skipped, mistakes)
     names, keep = _header(path, next(rows, (0, []))[1])
-    blocks, numbers = _Blocks(names), []
+    found, numbers, blocks = _fitting(rows, len(names) + keep, delimiter, mistakes), [], []
+    while part := list(itertools.islice(found, BLOCK)):
+        numbers += [number for number, _ in part]
+        blocks.append([pa.array(cells, pa.string()) for cells in zip(*(cells for _, cells in part), strict=True)])
+    columns = {name: pa.chunked_array([b[keep + i] for b in blocks], pa.string()) for i, name in enumerate(names)}
+    return RawTable(path, columns, np.array(numbers, np.int64), "row", notes, delimiter)
+
+
+def _fitting(
+    rows: Iterator[tuple[int, list[str]]], wanted: int, delimiter: str, mistakes: Mistakes
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows with as many cells as the header, trimmed; others are mistakes."""
     for number, cells in rows:
-        while len(cells) > len(names) + keep and not cells[-1].strip():
+        while len(cells) > wanted and not cells[-1].strip():
             cells.pop()
-        if len(cells) != len(names) + keep:
-            why = " (a comma within a value has to be quoted)" if len(cells) > len(names) and delimiter == "," else ""
-            mistakes.add(f"row {number} has {len(cells)} cells, the header {len(names) + keep}{why}", "cells")
+        if len(cells) == wanted:
+            yield number, [cell.strip() for cell in cells]
             continue
-        blocks.add([cell.strip() for cell in cells[keep:]])
-        numbers.append(number)
-    return RawTable(path, blocks.columns(), np.array(numbers, np.int64), "row", notes, delimiter)
+        why = " (a comma within a value has to be quoted)" if len(cells) > wanted and delimiter == "," else ""
+        mistakes.add(f"row {number} has {len(cells)} cells, the header {wanted}{why}", "cells")
 
 
 def _numbered(path: Path, reader: Any, first: int, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
@@ -173,33 +182,6 @@ def _refuse_names(path: Path, names: Sequence[str]) -> None:
         raise FormatError(f"{path.name}: column {names.index('') + 1} has no name; name every column")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise FormatError(f"{path.name} has two columns {printable(twice[0])!r}; rename one of them")
-
-
-class _Blocks:
-    """Gathers rows of strings, a block at a time."""
-
-    def __init__(self, names: Sequence[str]):
-        self.names, self.rows = names, []
-        self.parts: list[list[pa.Array]] = [[] for _ in names]
-
-    def add(self, row: list[str]) -> None:
-        self.rows.append(row)
-        if len(self.rows) >= BLOCK:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        for part, values in zip(self.parts, zip(*self.rows, strict=True), strict=True):
-            part.append(pa.array(values, pa.string()))
-        self.rows = []
-
-    def columns(self) -> dict[str, pa.ChunkedArray]:
-        import pyarrow as pa
-
-        if self.rows:
-            self._flush()
-        return {name: pa.chunked_array(part, pa.string()) for name, part in zip(self.names, self.parts, strict=True)}
 
 
 def _json_lines(path: Path, mistakes: Mistakes) -> RawTable:
