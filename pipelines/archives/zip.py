@@ -89,6 +89,7 @@ def _check_whole(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 def _member(path: Path, entry: zipfile.ZipInfo, name: str, is_guess: bool) -> ArchiveMember:
     mode = entry.external_attr >> 16 if entry.create_system in UNIX else 0
     if not (is_guess and "/" in name):  # there "\\" is the second byte of a letter, of ソ in Shift JIS
+        _refuse_half_letters(path, name, entry.orig_filename.encode("cp437") if is_guess else b"")
         name = split_at_backslashes(path, name, bool(stat.S_IFMT(mode)))
     kind = KINDS.get(stat.S_IFMT(mode), FILE)
     if name.endswith("/") or (not mode and entry.external_attr & DOS_FOLDER and not entry.file_size):
@@ -181,6 +182,15 @@ def _unicode_path(extra: bytes, stored: bytes) -> str:
         if field[:1] == b"\1" and int.from_bytes(field[1:5], "little") == zlib.crc32(stored):
             return field[5:].decode()
     return ""
+
+
+def _refuse_half_letters(path: Path, name: str, stored: bytes) -> None:
+    r"""FormatError where "\" may part folders or be half a letter of Shift JIS: ソ1.png would be a class of its own."""
+    if stored.decode("cp932", "replace").count("\\") < stored.count(b"\\"):
+        raise FormatError(
+            f"{path} holds {printable(name)}, not in UTF-8, where \\ may part two folders or be half a letter of Shift "
+            "JIS; give the folder that it unpacks to (unzip -O cp932)"
+        )
 
 
 def split_at_backslashes(path: Path, name: str, from_unix_file: bool) -> str:

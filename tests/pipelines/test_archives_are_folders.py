@@ -354,6 +354,13 @@ def test_a_backslash_may_be_half_a_letter(tmp_path: Path) -> None:
     names = [f"ソ{kind}/1.png".encode("cp932") for kind in ("犬", "猫")]
     path = zipped(tmp_path / "z.zip", *((raw_info(name), png(1)) for name in names))
     assert [name.encode("cp437") for name in open_source("folder", path).classes] == [name[:-6] for name in names]
+    flat = zipped(tmp_path / "f.zip", *((raw_info(f"{kind}1.png".encode("cp932")), png(1)) for kind in "ソ表犬"))
+    with pytest.raises(FormatError, match=r"f\.zip holds .*, not in UTF-8, where . may part two folders or be half"):
+        pictures(flat)
+    french = zipped(
+        tmp_path / "é.zip", *((raw_info(f"{kind}\\1.png".encode("cp437")), png(1)) for kind in ("blé", "maïs"))
+    )
+    assert open_source("folder", french).classes == ("blé", "maïs")
 
 
 def test_backslashes_of_zips(tmp_path: Path) -> None:
