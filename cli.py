@@ -48,8 +48,19 @@ except ImportError:
 if TYPE_CHECKING:
     from shards.preview.contact_sheet import Augmentation
 
-seqjepa_app = new_app("Train and evaluate seq-JEPA from shards of views and actions.")
-seqjepa_data_app = new_app("Turn data sets on disk into shards, and look after shards.")
+seqjepa_app = new_app(
+    "Train and evaluate seq-JEPA from shards of views and actions. `seqjepa COMMAND --help` says more of each.",
+    "seqjepa demo",
+    "seqjepa train --shards shards/photos --out runs/photos",
+    "seqjepa evaluate runs/photos --shards shards/photos",
+    "seqjepa report runs -o report.html",
+)
+seqjepa_data_app = new_app(
+    "Turn data sets on disk into shards, and look after shards. `seqjepa-data COMMAND --help` says more of each.",
+    "seqjepa-data shard manifest --source photos/ --check",
+    "seqjepa-data shard manifest --source photos/ --size 96 --out shards/photos",
+    "seqjepa-data info shards/photos",
+)
 
 seqjepa_data_app.command("get")(get_command)
 shard_app.command("manifest")(shard_manifest.shard_manifest_command)
@@ -114,7 +125,7 @@ def set_up_logging(
 @seqjepa_data_app.command("verify")
 @takes_sets
 def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
-    """Read every byte of a set and check it against the checksums. Exit code 1 if anything differs.
+    """Check every byte of a set against its checksums. Exit code 1 if anything differs.
 
     Example:  seqjepa-data verify shards/3die
     """
@@ -138,7 +149,7 @@ def verify_command(folder: ShardFolder, as_json: AsJson = False) -> None:
 @seqjepa_data_app.command("info")
 @takes_sets
 def info_command(folder: ShardFolder, as_json: AsJson = False) -> None:
-    """What a set holds: splits, sizes, parameters with units, provenance.
+    """Show what a set holds. Splits, sizes, parameters with units, provenance.
 
     Example:  seqjepa-data info shards/3die --json
     """
@@ -154,7 +165,7 @@ def preview_command(
     samples: Annotated[int, typer.Option(min=1, max=64, help="Samples to show.")] = 8,
     views: Annotated[int, typer.Option(min=1, max=64, help="Views, or fixations, to show of each sample.")] = 8,
     patch: Annotated[
-        int | None, typer.Option(min=2, help="Sets with saliency maps: pixels a side of a patch. Default: 32.")
+        int | None, typer.Option(min=2, help="Sets with saliency maps: side of a patch in pixels. Default: 32.")
     ] = None,
     augment: Annotated[
         str | None, typer.Option(help="Sets of images: show augmented views, by equimod, simclr, colour, crop or none.")
@@ -163,7 +174,7 @@ def preview_command(
         int, typer.Option(min=0, help="Seed of the choice of samples, of fixations and of augmentations.")
     ] = 0,
 ) -> None:
-    """A contact sheet (PNG): views with their parameters, or images with saliency and fixations, or maps.
+    """Draw samples of a set (PNG). Views with their parameters, images with saliency and fixations, or maps.
 
     \b
     Examples:
@@ -211,7 +222,7 @@ def doctor_command(
     folder: Annotated[Path, typer.Option(help="Folder in which shards or runs will be.")] = Path("."),
     as_json: AsJson = False,
 ) -> None:
-    """Check Python, torch, GPU, OpenCV's system libraries, disk and /dev/shm; say what to do.
+    """Check what is installed; say what to do. Python, torch, GPU, OpenCV's system libraries, disk, /dev/shm.
 
     Example:  seqjepa doctor --folder /data
     """

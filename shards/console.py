@@ -213,8 +213,22 @@ def _line(error: Exception) -> tuple[str, int]:
 DATA = ("source", "shards", "maps", "images", "out")
 
 
+PLACEHOLDERS = {"int": "N", "float": "X", "Path": "PATH"}
+"""Of an option's value in the help, by its type; of all others TEXT."""
+
+
 class OneOfData(TyperCommand):
-    """Refuses --source a --source b, of which the last would be taken and the other one forgotten."""
+    """Refuses --source a --source b, of which the last would be taken and the other one forgotten.
+
+    Values stand as N, X, PATH or TEXT in its help, where typer writes <int range> or <list[str]>.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for param in self.params:
+            told = getattr(param, "bare_type", None)  # of typer's own parameters
+            if told and param.metavar is None and not getattr(param, "is_flag", False):
+                param.metavar = PLACEHOLDERS.get(re.sub(r"list\[|\]", "", told()), "TEXT")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         order = self.make_parser(ctx).parse_args(args=list(args))[2]
@@ -249,10 +263,11 @@ def _names_in_utf8() -> None:
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
-def new_app(help_text: str) -> typer.Typer:
+def new_app(help_text: str, *examples: str) -> typer.Typer:
+    """An application, or a group of commands. examples: calls that its help shows."""
     return Application(
         cls=OneLineErrors,
-        help=help_text,
+        help="\n  ".join((f"{help_text}\n\n\b\nExamples:", *examples)) if examples else help_text,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

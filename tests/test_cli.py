@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +61,26 @@ COMMANDS = [
 def test_help_has_an_example_for_every_command(app, words: list[str]):
     result = runner.invoke(app, [*words, "--help"])
     assert result.exit_code == 0, result.output
-    if words:
-        assert "Example" in result.output
+    assert "Example" in result.output
+    assert not re.search(r"--[a-z-]+ +<", result.output), "a type where a placeholder may stand: <int range>"
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        (cli.seqjepa_app, []),
+        (cli.seqjepa_app, ["recipes"]),
+        (cli.seqjepa_data_app, []),
+        *(
+            (cli.seqjepa_data_app, [group])
+            for group in ("shard", "build", "synth", "build-saliency", "import-saliency")
+        ),
+    ],
+)
+def test_what_a_command_does_stands_whole_in_the_list(app, words: list[str]):
+    listed = runner.invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).output.partition("Commands:\n")[2]
+    assert listed
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
 
 
 def test_recipes_are_listed_by_data_and_found_by_words():

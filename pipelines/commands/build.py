@@ -27,7 +27,11 @@ from shards.console import (
 if TYPE_CHECKING:
     from shards.engines.steps import Step
 
-build_app = new_app("Build one set by many commands: prepare, then any number of `work`, then finish.")
+build_app = new_app(
+    "Build one set by many machines: prepare, work, finish.",
+    "seqjepa-data build prepare shard imagenet --source imagenet/ --out shards/imagenet",
+    "seqjepa-data build work shards/imagenet     on as many machines as you like",
+)
 
 OTHERS_WORDS: dict[str, Any] = {
     "ignore_unknown_options": True,
@@ -44,7 +48,7 @@ Set = Annotated[
 
 @build_app.command("prepare", context_settings=OTHERS_WORDS)
 def prepare_command(context: typer.Context, words: Words) -> None:
-    """List the source, settle what goes into which shard, and keep the command beside them. No shard is written.
+    """List the source and plan its shards. The command is kept beside the plan; no shard is written.
 
     With --out s3://bucket/set (gs://, az://) the command is kept there too, and whoever may write there says what
     `build work` reads on your machines: prepare in buckets of your own.
@@ -109,7 +113,7 @@ def run_command(
     num_tasks: NumTasks = None,
     script: Script = None,
 ) -> None:
-    """All three steps: here, on a Ray cluster, or as the array of a Slurm cluster, for which the script is written.
+    """All three steps: here, on Ray or on Slurm. Of a Slurm array the script is written.
 
     \b
     Examples:

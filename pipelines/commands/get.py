@@ -24,7 +24,7 @@ def get_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a public data set: says what, from where, how much and under which licence, and asks first.
+    """Download a public data set. Says what, from where, how much and under which licence, and asks first.
 
     \b
     Examples:
@@ -32,7 +32,7 @@ def get_command(
       seqjepa-data get stl10 --to data/ --unpack --yes
       seqjepa-data get 3diebench --to data/3die --lists-only
 
-    Interrupted or cut off, the same command goes on where it was. Sizes and checksums are checked.
+    Interrupted, the same command goes on where it was. Sizes and checksums are checked.
     """
     from pipelines.get.fetch_set import Request, fetch_set, space_needed
     from pipelines.get.published import published_set

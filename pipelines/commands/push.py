@@ -22,11 +22,12 @@ def push_set_command(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push a shard set to the Hugging Face hub, where `datasets.load_dataset("USER/REPO")` opens it, or to a bucket.
+    """Push a shard set to the Hugging Face hub or a bucket. On the hub `datasets.load_dataset("USER/REPO")` opens it.
 
     A new repository is private unless --public makes it one that anybody can read; the licence of the images is for
-    you to know. Every byte is verified before. Stopped, the same command goes on; what is there already is not sent
-    again. --dry-run shows the card and the files, and asks the hub nothing. In a bucket nothing is ever overwritten.
+    you to know. Every byte is verified before. Interrupted, the same command goes on where it was; what is there
+    already is not sent again. --dry-run shows the card and the files, and asks the hub nothing. In a bucket nothing
+    is ever overwritten.
 
     \b
     Examples:
@@ -74,13 +75,13 @@ def pull_set_command(
         str, typer.Argument(help="hf://datasets/USER/REPO, or …@REVISION: a branch, tag or commit.", metavar="ADDRESS")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make; resumed if it is the same set.")],
-    split: Annotated[list[str] | None, typer.Option(help="Split to download; repeatable. Default: all.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to download. Repeatable. Default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a shard set from the Hugging Face hub into a folder; every file is checked against its sha256.
+    """Download a shard set from the Hugging Face hub. Every file is checked against its sha256.
 
-    Stopped, the same command goes on. A folder that holds something else is left alone. With --split, shards of other
-    splits are not loaded, and the folder is a set of those that are.
+    Interrupted, the same command goes on where it was. A folder that holds something else is left alone. With --split,
+    shards of other splits are not loaded, and the folder is a set of those that are.
 
     \b
     Example:

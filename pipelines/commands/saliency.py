@@ -13,7 +13,7 @@ from shards.console import AsJson, Option, Out, Overwrite, Workers, new_app, opt
 build_saliency_app = new_app("Compute the saliency map of every image of a source.")
 import_saliency_app = new_app("Take published saliency arrays over into a set of maps.")
 
-Source = Annotated[Path, typer.Option(help="Folder (or plain .tar) of the images.")]
+Source = Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of the images.")]
 CentreBias = Annotated[Path | None, typer.Option(help="centerbias_mit1003.npy, or its folder.")]
 
 IN_SHARDS: dict[str, Option] = {
@@ -58,14 +58,14 @@ IMPORT: dict[str, Option] = {**STORAGE, **IN_SHARDS, "workers": (Workers, None),
 @build_saliency_app.command("stl10")
 @with_options({**BUILD, **INPUT_SIZE, **LAST}, input_size=512)
 def build_stl10_command(source: Source, out: Out, **given: Any) -> None:
-    """Maps of STL-10: 96×96, computed by DeepGaze IIE on 512×512 and pooled by area.
+    """Maps of STL-10, 96×96. DeepGaze IIE computes them on 512×512; they are pooled by area.
 
     \b
     Examples:
       seqjepa-data build-saliency stl10 --source stl10_binary/ --out maps/stl10 --download --device cuda
       seqjepa-data build-saliency stl10 --source stl10_binary/ --out maps/stl10-sr --model spectral-residual
 
-    Killed or interrupted, the same command goes on where it was.
+    Interrupted, the same command goes on where it was.
     """
     _build("stl10", source, out, out_size=96, **given)
 
@@ -73,14 +73,14 @@ def build_stl10_command(source: Source, out: Out, **given: Any) -> None:
 @build_saliency_app.command("imagenet")
 @with_options({**BUILD, **LAST})
 def build_imagenet_command(source: Source, out: Out, **given: Any) -> None:
-    """Maps of ImageNet at native resolution, images of one size together.
+    """Maps of ImageNet, at native resolution. Images of one size are computed together.
 
     \b
     Examples:
       seqjepa-data build-saliency imagenet --source imagenet/ --out maps/in1k --storage log8 --device cuda:0,cuda:1
       seqjepa-data build-saliency imagenet --source imagenet/ --out maps/in1k --storage log8 --engine ray --address auto
 
-    Killed or interrupted, the same command goes on where it was.
+    Interrupted, the same command goes on where it was.
     """
     _build("imagenet", source, out, out_size=None, input_size=None, **given)
 
@@ -96,14 +96,14 @@ def build_imagenet_command(source: Source, out: Out, **given: Any) -> None:
     }
 )
 def build_folder_command(source: Source, out: Out, **given: Any) -> None:
-    """Maps of any folder of images, at native resolution unless --out-size says otherwise.
+    """Maps of any folder of images. At native resolution, unless --out-size says otherwise.
 
     \b
     Examples:
       seqjepa-data build-saliency folder --source photos/ --out maps/photos --model spectral-residual
       seqjepa-data build-saliency folder --source photos.tar --out maps/photos --weights deepgaze2e.pth --device cuda
 
-    Killed or interrupted, the same command goes on where it was.
+    Interrupted, the same command goes on where it was.
     """
     _build("folder", source, out, **given)
 
@@ -130,9 +130,11 @@ MapsRoot = Annotated[Path, typer.Option(help="Folder of the published arrays: <s
 @import_saliency_app.command("stl10")
 @with_options(IMPORT)
 def import_stl10_command(maps: MapsRoot, source: Source, out: Out, **given: Any) -> None:
-    """Published maps of STL-10: <maps>/<split>/saliency_<split>.npy, one for each image, in order.
+    """Published maps of STL-10. They are <maps>/<split>/saliency_<split>.npy, one for each image, in order.
 
-    Example:  seqjepa-data import-saliency stl10 --maps salmap-stl10/ --source stl10_binary/ --out maps/stl10
+    \b
+    Example:
+      seqjepa-data import-saliency stl10 --maps salmap-stl10/ --source stl10_binary/ --out maps/stl10
     """
     _import("stl10", maps, source, out, **given)
 
@@ -140,9 +142,11 @@ def import_stl10_command(maps: MapsRoot, source: Source, out: Out, **given: Any)
 @import_saliency_app.command("imagenet")
 @with_options(IMPORT)
 def import_imagenet_command(maps: MapsRoot, source: Source, out: Out, **given: Any) -> None:
-    """Published maps of ImageNet: <maps>/<split>/<wnid>/<stem>-sal.npy or <stem>_sal.npy.
+    """Published maps of ImageNet. They are <maps>/<split>/<wnid>/<stem>-sal.npy or <stem>_sal.npy.
 
-    Example:  seqjepa-data import-saliency imagenet --maps saliency/ --source imagenet/ --out maps/in1k --storage log8
+    \b
+    Example:
+      seqjepa-data import-saliency imagenet --maps saliency/ --source imagenet/ --out maps/in1k --storage log8
     """
     _import("imagenet", maps, source, out, **given)
 
@@ -169,11 +173,13 @@ def score_saliency_command(
     fixations: Annotated[Path, typer.Option(help="CSV with columns image, subject, x, y (pixels of the image).")],
     **given: Any,
 ) -> None:
-    """Score maps against recorded fixations: AUC, shuffled AUC, NSS, information gain over the centre bias in bits.
+    """Score saliency maps against recorded fixations. AUC, shuffled AUC, NSS, and bits gained over the centre bias.
 
     AUC is against all pixels; shuffled AUC against where those people who are not scored looked in other images.
 
-    Example:  seqjepa-data score-saliency --maps maps/osie --fixations osie/fixations.csv --subjects last8 --json
+    \b
+    Example:
+      seqjepa-data score-saliency --maps maps/osie --fixations osie/fixations.csv --subjects last8 --json
     """
     from pipelines.saliency.scoring import score_saliency
 

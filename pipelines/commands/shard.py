@@ -14,10 +14,10 @@ shard_app = new_app("Write shards from a data set on disk.")
 
 MAPS = option(Path | None, "Saliency maps of the same source (build-saliency): gives `saliency` shards.")
 FIT = option(str, "squash the whole image, or crop its centred square.", "squash")
-SIZE = option(int, "Pixels of a side after resizing.", 224, min=8, max=1024)
-STL10_SIZE = option(int | None, "Pixels of a side. Default: 96, as they are.", min=8, max=1024)
-OWN_SIZE = option(int | None, "Pixels of a side. Default: as they are, if all are equal.", min=8, max=4096)
-MAX_BAD_VIEWS = option(int, "How many corrupt views or latents may be left out.", 0, min=0)
+SIZE = option(int, "Side in pixels after resizing.", 224, min=8, max=1024)
+STL10_SIZE = option(int | None, "Side in pixels. Default: 96, as they are.", min=8, max=1024)
+OWN_SIZE = option(int | None, "Side in pixels. Default: as they are, if all are equal.", min=8, max=4096)
+MAX_BAD_VIEWS = option(int, "How many views with a corrupt image or parameters may be left out.", 0, min=0)
 LAST: dict[str, Option] = {
     "limit": option(int | None, "For a trial: at most this many samples of each split, evenly over classes.", min=1),
     **ENGINE,
@@ -65,7 +65,7 @@ def shard_3diebench_command(
       seqjepa-data shard 3diebench --source 3DIEBench-OOD/ --split ood --split-lists lists/ --out shards/ood
       seqjepa-data shard 3diebench --source my_renders/ --val-fraction 0.2 --out shards/mine
 
-    Killed or interrupted, the same command goes on where it was.
+    Interrupted, the same command goes on where it was.
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.three_diebench import ThreeDIEBenchSource
@@ -83,14 +83,14 @@ def shard_stl10_command(
     out: Out,
     **given: Any,
 ) -> None:
-    """STL-10 from its binary files, lossless → `image` shards, or with --maps `saliency` shards.
+    """STL-10 from its binary files → `image` shards. Lossless; with --maps `saliency` shards.
 
     \b
     Examples:
       seqjepa-data shard stl10 --source stl10_binary/ --maps maps/stl10 --out shards/stl10
       seqjepa-data shard stl10 --source glances/ --out shards/glances
 
-    Labels are 0 to 9, -1 in `unlabeled`. Killed or interrupted, the same command goes on where it was.
+    Labels are 0 to 9, -1 in `unlabeled`. Interrupted, the same command goes on where it was.
     """
     _shard_images("stl10", source, out, **given)
 
@@ -98,11 +98,11 @@ def shard_stl10_command(
 @shard_app.command("imagenet")
 @with_options({**IMAGES, **IN_SHARDS, **LOSSLESS}, samples_per_shard=2048)
 def shard_imagenet_command(
-    source: Annotated[Path, typer.Option(help="Folder (or plain .tar) with train/<wnid>/ and val/<wnid>/.")],
+    source: Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) with train/<wnid>/ and val/<wnid>/.")],
     out: Out,
     **given: Any,
 ) -> None:
-    """ImageNet → `image` shards, or with --maps `saliency` shards. Classes are the sorted WordNet ids.
+    """ImageNet → `image` shards. With --maps `saliency` shards. Classes are the sorted WordNet ids.
 
     \b
     Examples:
@@ -110,7 +110,7 @@ def shard_imagenet_command(
       seqjepa-data shard imagenet --source imagenet.tar --fit crop --out shards/imagenet-cropped
       seqjepa-data shard imagenet --source imagenet/ --out shards/imagenet --engine ray --address auto
 
-    Image and map are resized together. Killed or interrupted, the same command goes on where it was.
+    Image and map are resized together. Interrupted, the same command goes on where it was.
     """
     _shard_images("imagenet", source, out, **given)
 
@@ -118,12 +118,12 @@ def shard_imagenet_command(
 @shard_app.command("folder")
 @with_options({**IMAGES, "size": OWN_SIZE, **IN_SHARDS, **LOSSLESS})
 def shard_folder_command(
-    source: Annotated[Path, typer.Option(help="Folder (or plain .tar) of images; sub-folders are classes.")],
+    source: Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of images; sub-folders are classes.")],
     out: Out,
     val_fraction: Annotated[float | None, typer.Option(help="This share of each class is validation.")] = None,
     **given: Any,
 ) -> None:
-    """Any folder of images, with or without train/, val/ and classes → `image` shards, with --maps `saliency` shards.
+    """Any folder of images → `image` shards. With or without train/, val/ and classes; with --maps `saliency` shards.
 
     \b
     Examples:
@@ -131,7 +131,8 @@ def shard_folder_command(
       seqjepa-data shard folder --source photos/ --val-fraction 0.1 --size 128 --fit crop --out shards/photos
       seqjepa-data shard folder --source photos.tar --maps maps/photos --size 224 --out shards/photos
 
-    JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone. Killed, the same command goes on.
+    JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone. Interrupted, the same command goes on
+    where it was.
     """
     _shard_images("folder", source, out, val_fraction=val_fraction, **given)
 
@@ -145,7 +146,7 @@ def shard_cifar100_command(
     out: Out,
     **given: Any,
 ) -> None:
-    """CIFAR-100 from its Python files, lossless → `image` shards with splits train and test.
+    """CIFAR-100 from its Python files → `image` shards. Lossless; splits train and test.
 
     \b
     Examples:
@@ -165,7 +166,7 @@ def shard_tiny_imagenet_command(
     out: Out,
     **given: Any,
 ) -> None:
-    """Tiny ImageNet, decoded once and lossless → `image` shards with splits train and val.
+    """Tiny ImageNet → `image` shards. Decoded once and lossless; splits train and val.
 
     \b
     Examples:

@@ -23,7 +23,7 @@ LEROBOT: dict[str, Option] = {
     ),
     "command": option(str | None, "Features that were done, with commas; none. Default: action, action.*"),
     "unit": option(
-        list[str] | None, "Unit of a feature or component; deg becomes rad. Several times.", metavar="NAME=UNIT"
+        list[str] | None, "Unit of a feature or component; deg becomes rad. Repeatable.", metavar="NAME=UNIT"
     ),
     "actions": option(Path | None, "actions.toml: units, and an action made of states instead of the commands."),
     "episodes": option(str | None, "Which, e.g. 0:50,73. Default: all."),
@@ -31,14 +31,16 @@ LEROBOT: dict[str, Option] = {
     "tolerance": option(float, "Seconds that a frame may be from its row's timestamp.", 1e-4),
 }
 
+SIDE = option(int, "Side in pixels after resizing.", 128, min=8, max=4096)
 
-@with_options({**LEROBOT, **CHECK, **SHAPE, **LOSSLESS, "max_bad": MAX_BAD_VIEWS}, size=128)
+
+@with_options({**LEROBOT, **CHECK, **SHAPE, "size": SIDE, **LOSSLESS, "max_bad": MAX_BAD_VIEWS})
 def shard_lerobot_command(
     source: Annotated[str, typer.Option(help="Folder of the set, or hf://datasets/USER/REPO[@REVISION].")],
     out: OutUnlessCheck = None,
     **given: Any,
 ) -> None:
-    """Robots' episodes in LeRobot's format (v3.0, v2.1) → `views` shards: frames, states, actions as commands.
+    """Robots' episodes in LeRobot's format → `views` shards. v3.0 and v2.1: frames, states, actions as commands.
 
     \b
     Examples:
@@ -49,7 +51,8 @@ def shard_lerobot_command(
       seqjepa-data shard lerobot --source so100/ --camera observation.images.top --state observation.state \\
                                  --unit observation.state=deg --unit action=deg --episodes 0:20 --out shards/so100
 
-    Of a set on the hub only meta/, the data and this camera's videos are loaded. Killed, the same command goes on.
+    Of a set on the hub only meta/, the data and this camera's videos are loaded. Interrupted, the same command goes on
+    where it was.
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource

@@ -37,8 +37,8 @@ MEANING: dict[str, Option] = {
     "action": option(
         str | None, "Instead: rotation, rotation_colour, position, pose, command or none.", metavar="PRESET"
     ),
-    "unit": option(list[str] | None, "Unit of a column; deg becomes rad. Several times.", metavar="COLUMN=UNIT"),
-    "ignore": option(list[str] | None, "A column to leave out. Several times.", metavar="COLUMN"),
+    "unit": option(list[str] | None, "Unit of a column; deg becomes rad. Repeatable.", metavar="COLUMN=UNIT"),
+    "ignore": option(list[str] | None, "A column to leave out. Repeatable.", metavar="COLUMN"),
 }
 LAYOUT: dict[str, Option] = {
     "layout": option(
@@ -85,7 +85,7 @@ def shard_manifest_command(
     ] = False,
     **given: Any,
 ) -> None:
-    """Images and a table that says what they are (Hugging Face's ImageFolder, with sequences) → `views` shards.
+    """Images and a table of them → `views` shards. As Hugging Face's ImageFolder, with sequences.
 
     \b
     Examples:
@@ -98,7 +98,7 @@ def shard_manifest_command(
       seqjepa-data shard manifest --source coil/ --pattern '{object}__{azimuth:deg}.png' --out shards/coil
 
     Without a table, scene/ may have NeRF's transforms.json or a COLMAP text model: docs/layouts.md.
-    Killed or interrupted, the same command goes on where it was. docs/manifest.md has the format.
+    Interrupted, the same command goes on where it was. docs/manifest.md has the format.
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.layouts import LayoutOptions, read_views

@@ -49,14 +49,14 @@ def shard_webdataset_command(
         list[str],
         typer.Option(
             help="Tars as webdataset names them: 'dir/{000..099}.tar', a folder or glob of tars, https://… or "
-            "pipe:COMMAND; with train=, val= or test= in front, a split's. May be given several times.",
+            "pipe:COMMAND; with train=, val= or test= in front, a split's. Repeatable.",
             metavar="[SPLIT=]TARS",
         ),
     ],
     out: Out,
     **given: Any,
 ) -> None:
-    """Tars in webdataset's format, anybody's (img2dataset's, ImageNet in tars) → `image` or `views` shards.
+    """Tars in webdataset's format → `image` or `views` shards. Anybody's: img2dataset's, ImageNet in tars.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def shard_webdataset_command(
 
     Samples of several images (00.jpg, 01.jpg …), or what --sequence groups, are sequences of views: `views` shards.
     A source that begins with pipe: is a command, which a shell runs as you: give none that you have not read.
-    Killed, the same command goes on; streams that were copied whole are not fetched again.
+    Interrupted, the same command goes on where it was; streams that were copied whole are not fetched again.
     """
     from pipelines.build.webdataset import shard_webdataset
     from pipelines.sources.webdataset.columns import read_classes

@@ -16,7 +16,7 @@ OBJECTS: dict[str, Option] = {
     "objects": option(int, "How many objects; families take turns.", 384),
     "preset": option(str, "plain: 32 kinds, easy. hard: 55 kinds, some near-symmetric, on patterned floors.", "plain"),
     "views": option(int, "Views of an object.", 16),
-    "size": option(int, "Pixels of a side.", 64),
+    "size": option(int, "Side in pixels.", 64),
     "seed": (Annotated[int, typer.Option(min=0, help="Seed of every object and view.")], 0),
     "ood": option(bool, "Validation objects only, with every angle 90 to 180 degrees either way.", False, "--ood"),
     "families": option(int | None, "Only the first so many object families."),
@@ -30,7 +30,7 @@ OBJECTS: dict[str, Option] = {
 @synth_app.command("3die")
 @with_options(OBJECTS)
 def synth_3die_command(out: Out, **given: Any) -> None:
-    """3DIE-Synth: rendered objects with 3DIEBench's latents, in 3DIEBench's own layout on disk.
+    """3DIE-Synth: rendered objects, as 3DIEBench has them. With its latents, in its own layout on disk.
 
     \b
     Examples:
@@ -57,14 +57,15 @@ def synth_stl10_command(
     unlabeled: Annotated[int, typer.Option(help="Training pictures without labels.")] = 4000,
     overwrite: Overwrite = False,
 ) -> None:
-    """Glances-Synth: pictures that need looking around, in STL-10's own binary files.
+    """Glances-Synth: pictures that need looking around. In STL-10's own binary files.
 
     \b
     Examples:
       seqjepa-data synth stl10 --out glances/ --seed 0
       seqjepa-data synth stl10 --out glances/ --train 5000 --test 2000 --unlabeled 0
 
-    Each picture shows stickers of two kinds on clutter; the pair is its class. Killed, the same command goes on.
+    Each picture shows stickers of two kinds on clutter; the pair is its class. Interrupted, the same command goes on
+    where it was.
     """
     from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 
@@ -81,14 +82,14 @@ def synth_cifar100_command(
     classes: Annotated[int, typer.Option(help="Only the first so many of the 100 fine classes.")] = 100,
     overwrite: Overwrite = False,
 ) -> None:
-    """Patterns-Synth: shapes filled with patterns, in CIFAR-100's own files, for augmented views.
+    """Patterns-Synth: shapes filled with patterns. In CIFAR-100's own files, for augmented views.
 
     \b
     Examples:
       seqjepa-data synth cifar100 --out patterns/ --seed 0
       seqjepa-data synth cifar100 --out patterns/ --train 4000 --test 1000 --classes 10
 
-    A class is a shape with a pattern. Killed or interrupted, the same command goes on, file by file.
+    A class is a shape with a pattern. Interrupted, the same command goes on where it was.
     """
     from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 

@@ -27,7 +27,7 @@ def bake_command(
         str | None,
         typer.Option(help="Augmented views (equimod, simclr, colour, crop, none) instead of patches at fixations."),
     ] = None,
-    patch: Annotated[int | None, typer.Option(min=1, help="Pixels a side of a patch. Default: 32.")] = None,
+    patch: Annotated[int | None, typer.Option(min=1, help="Side of a patch in pixels. Default: 32.")] = None,
     inhibition: Annotated[
         str | None, typer.Option(help="Inhibition of return: disc (default), square or none.")
     ] = None,
@@ -46,7 +46,7 @@ def bake_command(
     encoding: Annotated[
         str, typer.Option(help="raw: exact pixels. jpeg: smaller. Stored views keep their encoding.")
     ] = "raw",
-    split: Annotated[list[str] | None, typer.Option(help="Split to take; repeatable. Default: all.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to take. Repeatable. Default: all.")] = None,
     device: Device = "cpu",
     workers: Workers = None,
     engine: Engine = "local",
@@ -54,9 +54,9 @@ def bake_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cut patches at fixations, augment, or draw windows once and write sequences, for any code base that reads tars.
+    """Write sequences of views as tars, for any code base. Patches at fixations, augmented images, or windows.
 
-    Killed, the same command goes on; several of them, on machines that share a disk, share the shards.
+    Interrupted, the same command goes on where it was. Several at once, on machines that share a disk, share the work.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ def compare_command(
     as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """Train every method on the same shards – same encoder, steps, views, seed and probes – and print one table.
+    """Train every method on the same shards. Encoder, steps, views, seed and probes are the same; one table is printed.
 
     \b
     Examples:

@@ -22,7 +22,7 @@ def demo_command(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """A whole path in minutes: synthesise, shard, verify, train, evaluate against untrained, report.
+    """A whole path in minutes, from a data set to a report. Renders, shards, verifies, trains, evaluates.
 
     \b
     Examples:

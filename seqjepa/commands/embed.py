@@ -24,7 +24,7 @@ def embed_command(
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of images to embed, with all folders below it.")
     ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Split to embed; repeatable. Default: all.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to embed. Repeatable. Default: all.")] = None,
     context: Annotated[
         int | None, typer.Option(min=1, max=64, help="M: views that a z_AGG is made from. Default: as in training.")
     ] = None,
@@ -39,11 +39,11 @@ def embed_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write features of shards or of a folder of images: z of every view or image, and z_AGG of sequences of views.
+    """Write features of shards or images to a file. z of every view or image, and z_AGG of sequences of views.
 
-    A stopped command goes on where it was. Image files that cannot be read are left out and named; then the exit code
-    is 1. Layout of the files: docs/embed.md. Several commands with --task-index fill parts at the same time; the last
-    one joins them, or the same command without it.
+    Interrupted, the same command goes on where it was. Image files that cannot be read are left out and named; then
+    the exit code is 1. Layout of the files: docs/embed.md. Several commands with --task-index fill parts at the same
+    time; the last one joins them, or the same command without it.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ def evaluate_command(
     ] = None,
     suite: Annotated[
         str,
-        typer.Option(help="More studies: 3diebench, stl10, augmentations, retrieval or all. Default: probes alone."),
+        typer.Option(help="What is measured: probes alone, or more: 3diebench, stl10, augmentations, retrieval, all."),
     ] = "probes",
     ood: Annotated[
         Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
@@ -42,14 +42,15 @@ def evaluate_command(
     path: Annotated[
         bool | None,
         typer.Option(
-            "--path/--no-path", help="Path integration. Default: of positions; of rotations on a GPU or by --suite."
+            "--path/--no-path",
+            help="Path integration: the way over several views. Default: of positions; of rotations on a GPU.",
         ),
     ] = None,
     patch: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Side of the patches, where not that of training (transfer), or not 32 for runs on augmented images.",
+            help="Side of patches in pixels. Default: as in training; 32 for runs on augmented images.",
         ),
     ] = None,
     normalisation: Annotated[
@@ -88,10 +89,10 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the probes and of their draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train probes on frozen features: top-1, R² of rotations, positions, augmentations. Written to RUN/results.json.
+    """Measure what frozen features know, by probes. Accuracies and R² are written to RUN/results.json.
 
     On images or patches of another size than in training: to RUN/results-SET-SIZE-patchN.json. Of weights on the way:
-    to RUN/evaluation/checkpoints/epoch-N/results.json; interrupted, the same command goes on.
+    to RUN/evaluation/checkpoints/epoch-N/results.json; interrupted, the same command goes on where it was.
 
     \b
     Examples:

@@ -47,7 +47,7 @@ def export_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a network of a run for use without seqjepa: encoder, aggregator, projector, predictor.
+    """Write a network of a run for use without seqjepa. Encoder, aggregator, projector or predictor.
 
     The file is loaded again and compared with the run on random inputs before it gets its name; exit code 1 if it is
     not the run's equal. It holds the run's method, sizes, normalisation and actions as metadata.

@@ -26,20 +26,20 @@ def features_command(
     pool: Annotated[str | None, typer.Option(help="Of timm's encoders: avg, token … Default: timm's own.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another setting: data.normalisation=encoder …; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Another setting: data.normalisation=encoder …. Repeatable."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float16, or float32: twice as large, no rounding.")] = "float16",
     seed: Annotated[int, typer.Option(min=0, help="Seed of random weights.")] = 42,
-    split: Annotated[list[str] | None, typer.Option(help="Split to take; repeatable. Default: all.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to take. Repeatable. Default: all.")] = None,
     device: Device = "auto",
     engine: Engine = "local",
     address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a frozen encoder over every view once; train and evaluate from its features ever after.
+    """Run a frozen encoder over every view once. Training and evaluation then read its features.
 
-    Killed, the same command goes on; several of them, on machines that share a disk, share the shards.
+    Interrupted, the same command goes on where it was. Several at once, on machines that share a disk, share the work.
 
     \b
     Examples:

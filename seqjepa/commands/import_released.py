@@ -23,12 +23,13 @@ def import_seq_jepa_command(
         Path | None, typer.Option(help="Shards that the run is to be fed with. Default: as the recipe's data set.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change one setting of the recipe; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe. Repeatable."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run directory from a checkpoint of seq-JEPA's authors, to evaluate and use it like any other.
+    """Make a run of a checkpoint of seq-JEPA's authors. It is evaluated and used like any other.
 
     Weights alone are read, with weights_only=True: optimizer states and probes in the file are left out.
 
@@ -58,7 +59,7 @@ def import_context_ssl_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run directory from the weights that ContextSSL's authors released, to evaluate it like any other.
+    """Make a run of the weights of ContextSSL's authors. It is evaluated like any other.
 
     \b
     Example:

@@ -24,7 +24,7 @@ def push_command(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Push a run to the Hugging Face hub: settings, log, numbers, weights (safetensors), and a card made from them.
+    """Push a run to the Hugging Face hub. Settings, log, numbers, weights (safetensors), and a card made from them.
 
     A new repository is private unless --public makes it one that anybody can read. What is there already is not sent
     again. --dry-run shows the card and the files, and asks the hub nothing.
@@ -63,10 +63,10 @@ def pull_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run directory from a run on the Hugging Face hub, checked against its SHA256SUMS.
+    """Download a run from the Hugging Face hub. Every file is checked against its SHA256SUMS.
 
-    Only a run's own files are loaded; weights are safetensors. Stopped, the same command goes on. Nothing that is in
-    --out already is replaced.
+    Only a run's own files are loaded; weights are safetensors. Interrupted, the same command goes on where it was.
+    Nothing that is in --out already is replaced.
 
     \b
     Examples:

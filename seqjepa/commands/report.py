@@ -32,7 +32,7 @@ def report_command(
     latex: OutFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs beside the paper: Tables 1-12 and the poster's, figures, training and provenance on one page.
+    """Write a page of runs beside the paper. Tables 1-12 and the poster's, figures, training, provenance.
 
     Without runs: what the paper published. A report of before is replaced, any other file is left alone. With one of
     --markdown, --csv and --latex alone, or --json, the page is written only if --out asks for it.

@@ -30,24 +30,24 @@ def sweep_command(
         typer.Option(
             "--shards",
             metavar="KIND=DIR",
-            help="Of one kind, as 3diebench=shards/3die; repeatable. grid: one DIR. "
+            help="Of one kind, as 3diebench=shards/3die. Repeatable. grid: one DIR. "
             "paper-small renders its own without.",
         ),
     ] = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option("--vary", metavar="KEY=A,B,…", help="grid: a setting and the values it takes; repeatable."),
+        typer.Option("--vary", metavar="KEY=A,B,…", help="grid: a setting and the values it takes. Repeatable."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="grid: of all runs. Default: what fits the shards.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="grid: a setting of all runs; repeatable.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="grid: a setting of all runs. Repeatable.")
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
             "--only",
             metavar="KEY=A,B",
-            help="paper-small: a part of the runs, by part, name, length or seed; repeatable.",
+            help="paper-small: a part of the runs, by part, name, length or seed. Repeatable.",
         ),
     ] = None,
     run: Annotated[bool, typer.Option("--run", help="Train and evaluate what is missing, instead of listing.")] = False,
@@ -76,11 +76,11 @@ def sweep_command(
     numbers: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="paper-small: numbers of another machine, as its --json printed them; repeatable."
+            metavar="FILE", help="paper-small: numbers of another machine, as its --json printed them. Repeatable."
         ),
     ] = None,
 ) -> None:
-    """The runs that a table or figure of the paper, or a grid, needs, and how far each has got; --run does the rest.
+    """List or do the runs that a table or a grid needs. How far each has got is shown; --run does the rest.
 
     \b
     Examples:

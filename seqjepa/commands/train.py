@@ -29,9 +29,11 @@ def train_command(
         typer.Option("--out", "-o", help="Run directory, or an address, as s3://bucket/run. Default: runs/RECIPE."),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. Repeatable.")
     ] = None,
-    fidelity: Annotated[str | None, typer.Option(help="paper, or author: as the released code behaves.")] = None,
+    fidelity: Annotated[
+        str | None, typer.Option(help="paper, or author: as the released code behaves. Default: the recipe's.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of weights, order and draws. Default: the recipe's.")
     ] = None,
@@ -41,14 +43,14 @@ def train_command(
     ] = None,
     logger: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Log to tensorboard, wandb, trackio, mlflow or csv as well; repeatable."),
+        typer.Option(metavar="NAME", help="Log to tensorboard, wandb, trackio, mlflow or csv as well. Repeatable."),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a method from shards. Interrupted, the same command goes on exactly where it was.
+    """Train a method from shards. Interrupted, the same command goes on where it was.
 
     \b
     Examples:

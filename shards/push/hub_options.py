@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from shards.push.hub_push import Pushed
     from shards.stores.hub import HubAddress
 
-Public = Annotated[bool, typer.Option("--public/--private", help="Make a new repository public. Default: private.")]
+Public = Annotated[bool, typer.Option("--public/--private", help="Whether a new repository is public.")]
 Licence = Annotated[
     str, typer.Option("--licence", "--license", help="Licence on the card: mit, cc-by-4.0, cc-by-nc-4.0, other …")
 ]
 Message = Annotated[str, typer.Option(help="Message of the commit.")]
-Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Read every byte before. Default: yes.")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Read every byte before.")]
 NewCard = Annotated[bool, typer.Option("--new-card", help="Replace a README.md that was edited on the hub.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the card and the files; push nothing.")]
 
