@@ -115,12 +115,11 @@ def shard_manifest_command(
     layout = LayoutOptions(given.pop("layout"), given.pop("pattern"), given["max_bad"])
     as_json, views = given.pop("as_json"), given.pop("views_per_sample")
     check, sheet, context = (given.pop(name) for name in CHECK)
-    if check:
-        reading = read_views(source, asked, layout)
-        raise typer.Exit(show_check(reading, sheet, context, views, given["size"], as_json))
-    if out is None:
+    if out is None and not check:
         raise UsageError("--out DIR is needed: the folder to write")
     reading = read_views(source, asked, layout)
+    if out is None or check:
+        raise typer.Exit(show_check(reading, sheet, context, views, given["size"], as_json))
     table = reading.checked()
     for line in reading.notes:
         warn(f"{reading.path.name}: {line}")

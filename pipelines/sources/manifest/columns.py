@@ -225,8 +225,7 @@ def holds_texts(column: pa.ChunkedArray) -> bool:
 
 def distinct(texts: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """int64 [R], the rank of each row's text among the different ones, which ascend; −1 where there is none."""
-    coded = texts.combine_chunks()
-    coded = coded.dictionary_encode()
+    coded = texts.combine_chunks().dictionary_encode()
     names = coded.dictionary.to_pylist()
     order = sorted(range(len(names)), key=lambda i: names[i])
     rank = np.empty(len(names) + 1, np.int64)

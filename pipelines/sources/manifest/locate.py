@@ -6,6 +6,7 @@ told with what may be meant instead. Names of videos stand for frames of them. L
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -55,7 +56,8 @@ def list_source(path: Path) -> Listed:
     zipped = path.is_file() and is_zip(path)
     tree = DiskTree(path) if path.is_dir() else ArchiveTree(path, archive_members(path, zipped, LeftOut()))
     names, offsets, lengths, odd = [], [], [], {}
-    for block in _blocks(walk_tree(tree, path, []), odd):
+    found = _files(walk_tree(tree, path, []), odd)
+    while block := list(itertools.islice(found, BLOCK)):
         names.append(pa.array([name for name, _ in block], pa.large_string()))
         offsets.append(np.array([place.offset for _, place in block], np.int64))
         lengths.append(np.array([place.length for _, place in block], np.int64))
@@ -68,18 +70,12 @@ def list_source(path: Path) -> Listed:
     return Listed(reader, all_names, np.concatenate(offsets), np.concatenate(lengths), odd, root)
 
 
-def _blocks(found: Iterator[tuple[str, Place | str]], odd: dict[str, str]) -> Iterator[list[tuple[str, Place]]]:
-    block: list[tuple[str, Place]] = []
+def _files(found: Iterator[tuple[str, Place | str]], odd: dict[str, str]) -> Iterator[tuple[str, Place]]:
     for name, place in tqdm(found, desc="listing", unit="file", disable=None, leave=False):
         if isinstance(place, str):
             odd[name] = place
         elif is_utf8(name):  # any other cannot be named by a table
-            block.append((name, place))
-        if len(block) >= BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
+            yield name, place
 
 
 def plain_names(

@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
@@ -45,14 +45,6 @@ FULL = "free some, or give another --spool, and run the same again"
 EXIT = re.compile(r"exit (-?\d+)")
 MARK, LOCK, ONE = "seqjepa-spool.json", "lock", ".one"
 MARKED = {"format": "seqjepa spool", "what": "copies of tars, for a build of shards; removed when it is finished"}
-
-
-class Stream(Protocol):
-    """What webdataset opens: a file, or what a command prints."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-    def close(self) -> None: ...
 
 
 class Spool:
@@ -227,7 +219,8 @@ def _copy(tar: TarFile, path: Path, shown: str) -> None:
         _check(tar, file.staged)
 
 
-def _pour(tar: TarFile, stream: Stream, file: AtomicFile, shown: str) -> None:
+def _pour(tar: TarFile, stream: Any, file: AtomicFile, shown: str) -> None:
+    """stream: what webdataset opens, a file or what a command prints."""
     raw = io.BufferedReader(_Plain(stream), CHUNK)
     try:
         begin = raw.peek(MAGIC)
@@ -253,7 +246,7 @@ def _pour(tar: TarFile, stream: Stream, file: AtomicFile, shown: str) -> None:
 class _Plain(io.RawIOBase):
     """webdataset's stream, which has `read` alone, as a file."""
 
-    def __init__(self, stream: Stream):
+    def __init__(self, stream: Any):
         self.stream = stream
 
     def readable(self) -> bool:
@@ -265,7 +258,7 @@ class _Plain(io.RawIOBase):
         return len(data)
 
 
-def _close(stream: Stream) -> None:
+def _close(stream: Any) -> None:
     """A command that we no longer listen to is told to end, and may do so as it likes."""
     command = getattr(stream, "proc", None)
     if command is not None and command.poll() is None:
