@@ -26,12 +26,14 @@ from shards.schema import PRESET_ACTIONS, ActionTerm
 ANGLES = r"yaw|pitch|roll|rot\w*|angle|azim(uth)?|elev(ation)?|heading|bearing|theta|phi|deg(rees?)?"
 ANGLE = re.compile(rf"(?<![a-z])({ANGLES})(?![a-z])", re.IGNORECASE)  # theta1, "yaw (deg)"
 TIME = re.compile(r"(?<![a-z0-9])(time(stamp|step)?|stamp|n?secs?|t|step|frame|index|idx)(?![a-z0-9])", re.IGNORECASE)
+DONE = re.compile(r"(?<![a-z])(actions?|act|commands?|cmd|keys?|buttons?|controls?|moves?)(?![a-z])", re.IGNORECASE)
 WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # between those of cameraYaw
 UPRIGHT = ("roll", "pitch", "yaw")
 TURNS = re.compile("|".join(UPRIGHT), re.IGNORECASE)
 RELATIVE = ("relative_rotation", "relative_pose")
 TRIED = 64  # images
 NAMED = 3
+MOST_KINDS = 18  # Atari's
 IRREGULAR = 2.5  # times the median distance in time
 NOT_UNIT = 0.01
 DAY = 86_400.0  # seconds: frames of one sequence are hardly that far apart
@@ -47,6 +49,7 @@ def warnings_of(table: ViewTable, context: int) -> list[str]:
         *_of_times(table),
         *_of_classes(table),
         *_of_categories(table),
+        *_of_kinds(table),
     ]
 
 
@@ -248,6 +251,18 @@ def _of_categories(table: ViewTable) -> Iterator[str]:
         if len(never := known[~np.isin(known, values[trained])]):
             lost = few([f"{value:g}" for value in never])
             yield f"no training row has {term.columns[0]} {lost}, a value of its term"
+
+
+def _of_kinds(table: ViewTable) -> Iterator[str]:
+    """Commands that are numbers of kinds, or that are taken from the row that they led to, as categories are."""
+    how = "give a list of 0 and 1 in a row, one for each kind, as command"
+    for term, values in _terms(table, "categorical", "command"):
+        for name, column in zip(term.columns, values.T, strict=True):
+            kinds = np.unique(column)
+            if term.op == "categorical" and table.ordered and DONE.search(WORDS.sub("_", name)):
+                yield f"categorical of {name} is that of the second view: is it what was done at the first? Then {how}"
+            if term.op == "command" and 2 < len(kinds) <= MOST_KINDS and (kinds == np.arange(len(kinds))).all():
+                yield f"command of {name} is one of {len(kinds)} whole numbers: are they kinds of commands? Then {how}"
 
 
 def _of_classes(table: ViewTable) -> Iterator[str]:

@@ -323,6 +323,24 @@ def test_an_action_of_what_never_changes(folder: Path, term: str, said: str) -> 
     assert [line.partition(":")[0] for line in lines] == ([said] if said else [])
 
 
+@pytest.mark.parametrize(
+    ("op", "kinds", "said"),
+    [
+        ("categorical", "012", "categorical of action is that of the second view: is it what was done at the first?"),
+        ("command", "012", "command of action is one of 3 whole numbers: are they kinds of commands?"),
+        ("command", "013", None),
+        ("command", "01", None),
+    ],
+)
+def test_commands_that_are_kinds(folder: Path, op: str, kinds: str, said: str | None) -> None:
+    """Gym's Discrete, Atari's buttons: no function of the second view, and no numbers to be subtracted."""
+    more = f"values = {list(map(int, kinds))}\n" if op == "categorical" else ""
+    (folder / "actions.toml").write_text(f'[[action]]\nop = "{op}"\ncolumns = ["action"]\n{more}')
+    made = csv_text([{**row, "action": kinds[row["step"] % len(kinds)]} for row in rows()])
+    lines = [line for line in warnings_of(reading_of(folder, made).checked(), 1) if "of action" in line]
+    assert [str(said) in line for line in lines] == ([True] if said else [])
+
+
 def test_values_of_a_term_that_training_lacks(folder: Path) -> None:
     (folder / "actions.toml").write_text('[[action]]\nop = "categorical"\ncolumns = ["lamp"]\nvalues = [0, 1, 2]\n')
     made = [
