@@ -162,9 +162,10 @@ def _of_quaternions(table: ViewTable) -> Iterator[str]:
         if term.form == "quaternion_xyzw":
             columns, values = term.columns[-4:], values[:, -4:]
             lengths = np.linalg.norm(values, axis=1)
-            if values[:, 0].max() > values[:, 0].min() >= 0 > values[:, 3].min():
-                why = f"though {columns[0]} is never negative and {columns[3]} is"
-                yield f"{', '.join(columns)} are taken for x, y, z, w, {why}: is w the first? Name them as x, y, z, w"
+            w, flat = values[:, 0], not values[:, 1:3].any()  # flat: turns about z, of cars, or about x
+            named = "".join(name[-1].lower() for name in columns) == "xyzw"
+            if not named and np.ptp(w) > 0 and (flat or w.min() >= 0 > values[:, 3].min()):
+                yield f"{', '.join(columns)} are taken for x, y, z, w and look like w, x, y, z: name them as x, y, z, w"
             if np.abs(lengths - 1).max() > NOT_UNIT:
                 spread = f"from {lengths.min():.3g} to {lengths.max():.3g}"
                 yield f"{', '.join(columns)} have lengths {spread}, a rotation 1: they are divided by them"

@@ -299,10 +299,22 @@ def test_quaternions_whose_w_may_be_the_first(folder: Path) -> None:
     (folder / "actions.toml").write_text(
         '[[action]]\nop = "relative_rotation"\nfrom = "quaternion_xyzw"\nresult = "6d"\ncolumns = ["q"]\n'
     )
-    for order, said in (([0, 1, 2, 3], 0), ([3, 0, 1, 2], 1)):
-        made = [{**row, "q": q.tolist()} for row, q in zip(rows(), turns[:, order], strict=True)]
+    cars = Rotation.from_euler("z", np.linspace(0, 5, 6)[:, None]).as_quat()
+    for q, order, said in (
+        (turns, [0, 1, 2, 3], 0),
+        (turns, [3, 0, 1, 2], 1),
+        (cars, [0, 1, 2, 3], 0),
+        (cars, [3, 0, 1, 2], 1),
+    ):
+        made = [{**row, "q": q.tolist()} for row, q in zip(rows(), q[:, order], strict=True)]
         lines = warnings_of(reading_of(folder, "\n".join(map(json.dumps, made)), "m.jsonl").checked(), 1)
-        assert sum("q.0 is never negative and q.3 is: is w the first?" in line for line in lines) == said
+        assert sum("are taken for x, y, z, w and look like w, x, y, z" in line for line in lines) == said
+    (folder / "actions.toml").write_text((folder / "actions.toml").read_text().replace('"q"', '"qx", "qy", "qz", "qw"'))
+    made = [
+        {**row, **dict(zip(("qx", "qy", "qz", "qw"), q, strict=True))}
+        for row, q in zip(rows(), cars[:, [3, 0, 1, 2]], strict=True)
+    ]
+    assert not any("look like" in line for line in warnings_of(reading_of(folder, csv_text(made)).checked(), 1))
 
 
 @pytest.mark.parametrize(

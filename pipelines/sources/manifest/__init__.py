@@ -8,6 +8,7 @@ Letters: R rows, Q sequences, P parameters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 from pipelines.archives import printable
 from pipelines.sources.declared_actions import Declared, action_of, fields_of, read_declared
 from pipelines.sources.leaks import refuse_leaks
-from pipelines.sources.manifest.columns import as_texts, pc
+from pipelines.sources.manifest.columns import POINT, as_texts, pc
 from pipelines.sources.manifest.locate import are_videos, pictures_of, plain_names
 from pipelines.sources.manifest.numbers import filled_params, number_columns
 from pipelines.sources.manifest.read_table import ADVICE, SUFFIXES, read_table
@@ -190,19 +191,11 @@ def _table_of(rows: Rows, source: Path, path: Path, asked: ManifestOptions, decl
 
 def _no_image(columns: Sequence[str]) -> str:
     there = ", ".join(map(printable, columns[:20]))
-    bare = any("/" in name or name.lower().endswith((".jpg", ".png", ".jpeg")) or _is_number(name) for name in columns)
+    bare = any("/" in name or re.search(rf"(?i)\.(jpg|png|jpeg)$|{POINT}", name) for name in columns)
     hint = " (is the first row of names missing?)" if bare else ""
     if "image.bytes" in columns:
         hint = " (the pictures are within the table: write them to files)"
     return f"no column is called file_name or image; there are {there}{hint}; name one with --image COLUMN"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_same_images(rows: Rows, order: Order, names: pa.ChunkedArray) -> None:
