@@ -145,7 +145,7 @@ def _split(name: str, value: Any) -> SplitInfo:
     records = take(value, "shards", list)
     if not 1 <= len(records) <= MAX_SHARDS or not all(isinstance(r, dict) for r in records):
         raise FormatError(f"split {name}: shards must be 1 to {MAX_SHARDS} objects")
-    entries = tuple(_entry(record, shard_name(name, number)) for number, record in enumerate(records))
+    entries = tuple(entry_from_json(record, shard_name(name, number)) for number, record in enumerate(records))
     samples = number(value, "samples", 1, 2**31 - 1)
     if samples != sum(entry.samples for entry in entries):
         raise FormatError(f"split {name}: {samples} samples, its shards have {sum(e.samples for e in entries)}")
@@ -155,7 +155,8 @@ def _split(name: str, value: Any) -> SplitInfo:
     return SplitInfo(entries, samples, index, digest(value, "index_sha256"))
 
 
-def _entry(record: dict[str, Any], name: str) -> ShardEntry:
+def entry_from_json(record: dict[str, Any], name: str) -> ShardEntry:
+    """That of the shard `name`. FormatError: of another one, or a field out of bounds."""
     if record.get("name") != name:
         raise FormatError(f"shard {name} is called {record.get('name')!r:.60}")
     size = number(record, "bytes", 2 * BLOCK, 2**50)

@@ -22,7 +22,7 @@ from pipelines.sources.split_folders import class_names
 from pipelines.sources.table import ViewTable, choose_views_per_sample, padding_share
 from shards.describe import column_lines
 from shards.machine.files import OwnFile, write_own
-from shards.preview.rows import Row, Rows, label_of_term, words_of_term
+from shards.preview.rows import Rows, label_of_term, words_of_terms
 from shards.preview.sheet import MAKER, SIGN, check_sheet
 from shards.schema import ActionSpec
 
@@ -119,16 +119,14 @@ def draw_check(table: ViewTable, out: Path, title: str, make_actions: MakeAction
     total = len(table.sequences)
     chosen = sorted({0, total // 2, total - 1})[:SEQUENCES]
     what, terms = f"{total:,} sequences, {len(table.of):,} frames", tuple(map(label_of_term, table.terms))
-    page = Rows(title, what, (TILE, TILE), table.fields, len(chosen), more=terms)
     rows = [np.arange(table.bounds[i], table.bounds[i + 1])[:VIEWS] for i in chosen]
-    page.open(max(map(len, rows)))
+    page = Rows(title, what, (TILE, TILE), table.fields, len(chosen), max(map(len, rows)), terms)
     for number, (sequence, shown) in enumerate(zip(chosen, rows, strict=True)):
         held = int(table.bounds[sequence + 1] - table.bounds[sequence])
         label, count = table.labels[sequence] or "no class", f"{held} views, {table.splits[sequence]}"
         pictures = list(zip(_images(table, shown), table.params[shown], strict=True))
-        page.draw(
-            number, Row((label, table.sequences[sequence], count), pictures, _actions(table, shown, make_actions))
-        )
+        words = _actions(table, shown, make_actions)
+        page.draw(number, (label, table.sequences[sequence], count), pictures, words)
     write_own([OwnFile(out, page.sheet.png(), SIGN, MAKER)])
     return out
 
@@ -154,7 +152,4 @@ def _actions(table: ViewTable, rows: np.ndarray, make: MakeActions) -> list[list
     """A line for each term under each view but the last."""
     if not table.actions or not table.terms or len(rows) < 2:
         return []
-    numbers = make(table.params[rows][None], table.names, table.actions)[0].astype(np.float64)
-    ends = np.cumsum([term.size for term in table.terms])
-    pairs = list(zip(table.terms, np.split(numbers, ends[:-1], axis=1), strict=True))
-    return [[words_of_term(term, part[i]) for term, part in pairs] for i in range(len(rows) - 1)]
+    return words_of_terms(table.terms, make(table.params[rows][None], table.names, table.actions)[0])

@@ -20,7 +20,7 @@ from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.training.representation import EncodedSample
 from seqjepa.training.run import DataInfo
-from shards.preview.rows import Row, Rows, label_of_term, words_of_term
+from shards.preview.rows import Rows, label_of_term, words_of_terms
 from shards.schema import ActionSpec
 
 SEQUENCES, VIEWS, TERMS = 4, 8, 6
@@ -40,29 +40,22 @@ TITLES = {"z": "z", "z_agg": "z_AGG"}
 
 def sequence_sheet(seq: ViewSequence, data: DataInfo, action: str | ActionSpec, name: str) -> bytes:
     """A PNG of sequences whose views [B, T, 3, H, W] are uint8, or normalised as `data` says."""
-    terms = as_spec(action).terms[:TERMS]
+    terms = as_spec(action).terms
     shown = seq.views[:SEQUENCES, :VIEWS].cpu()
     if shown.dtype != torch.uint8:
         mean, std = (torch.tensor(tuple(values)).view(3, 1, 1) for values in (data.mean, data.std))
         shown = ((shown.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     pixels = shown.permute(0, 1, 3, 4, 2).numpy()
     B, T = pixels.shape[:2]
-    page = Rows(name, f"{len(seq)} sequences a batch", pixels.shape[3:1:-1], (), B, more=[*map(label_of_term, terms)])
-    page.open(T)
+    labels = [*map(label_of_term, terms[:TERMS])]
+    page = Rows(name, f"{len(seq)} sequences a batch", pixels.shape[3:1:-1], (), B, T, labels)
     for number in range(B):
         label = int(seq.labels[number])
         about = ("no class" if label < 0 else f"class {label}", seq.keys[number], f"{seq.views.shape[1]} views")
         pictures = [(view, "") for view in pixels[number]]
-        page.draw(number, Row(about, pictures, _in_words(seq.actions[number, : T - 1].cpu().numpy(), action)))
+        words = words_of_terms(terms, seq.actions[number, : T - 1].cpu().numpy())
+        page.draw(number, about, pictures, [lines[:TERMS] for lines in words])
     return page.sheet.png()
-
-
-def _in_words(actions: np.ndarray, action: str | ActionSpec) -> list[list[str]]:
-    """[T − 1, A] → of each action a line for each term."""
-    terms = as_spec(action).terms
-    ends = np.cumsum([term.size for term in terms])[:-1] if terms else []
-    pairs = list(zip(terms, np.split(actions.astype(np.float64), ends, axis=1), strict=False))[:TERMS]
-    return [[words_of_term(term, part[i]) for term, part in pairs] for i in range(len(actions))]
 
 
 def curves(epochs: Sequence[Mapping[str, Any]]) -> bytes:

@@ -22,6 +22,7 @@ from shards.index import IndexRow, rows_to_table, table_from_bytes, table_to_byt
 from shards.json_fields import json_object, take
 from shards.layout import SHARD_NAME, Layout
 from shards.machine.files import AtomicFile, sha256_of_file, write_atomic
+from shards.metadata import entry_from_json
 from shards.sample import Sample, members
 from shards.schema import ShardEntry, Spec
 from shards.stats import PixelStats
@@ -184,9 +185,7 @@ def _read_part(layout: Layout, name: str) -> ShardPart:
         record = json_object((pq.read_schema(path).metadata or {}).get(RECORD, b""), str(path))
     except pa.ArrowException as error:
         raise FormatError(f"{path} is not a part: {error}") from error
-    samples, size = take(record, "samples", int), take(record, "bytes", int)
-    entry = ShardEntry(name, samples, size, take(record, "sha256", str), take({"build": "", **record}, "build", str))
-    return ShardPart(entry, PixelStats.from_json(take(record, "stats", dict)))
+    return ShardPart(entry_from_json(record, name), PixelStats.from_json(take(record, "stats", dict)))
 
 
 def _is_whole(layout: Layout, entry: ShardEntry, on_bytes: Callable[[int], object]) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 
 from shards.errors import ConfigError, UsageError
 from shards.machine.files import OwnFile, write_own
-from shards.preview.rows import CROP, Row, Rows, class_of
+from shards.preview.rows import CROP, Rows, class_of
 from shards.preview.sheet import (
     FAINT,
     GAP,
@@ -97,15 +97,15 @@ def draw_views(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: np.
     columns = min(views, int(sequences.counts[chosen].max()))
     many = f"{len(sequences.bounds) - 1:,} sequences" if spec.chunked else f"{len(index):,} samples"
     about = f"{many}, {index.height} x {index.width} px, {index.encoding}"  # the font has no ×
-    page = Rows(f"{info.name} · {index.name}", about, (index.width, index.height), spec.params, len(chosen))
-    page.open(columns, apart=spec.sequence)
+    title, size = f"{info.name} · {index.name}", (index.width, index.height)
+    page = Rows(title, about, size, spec.params, len(chosen), columns, apart=spec.sequence)
     for number, sample in enumerate(chosen.tolist()):
-        label, held = int(index.labels[sample]), int(sequences.counts[sample])
+        label, held = class_of(info, int(index.labels[sample])), int(sequences.counts[sample])
         count = f"{held // spec.sequence} sequences of {spec.sequence}" if spec.sequence else f"{held} views"
         shown = sequences.locate(sequences.starts[sample] + np.arange(min(columns, held)))
         places = zip(*(numbers.tolist() for numbers in shown), strict=True)
         pictures = [(index.read_view(row, view), index.params[row, view]) for row, view in places]
-        page.draw(number, Row((class_of(info, label), index.keys[sample], count), pictures))
+        page.draw(number, (label, index.keys[sample], count), pictures)
     return page.sheet
 
 
@@ -128,8 +128,8 @@ def draw_features(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: 
     least = min(float(square.min()) for square in alike)
     features = spec.features
     about = f"{len(index):,} samples, {features.size} features of {features.backbone}, {features.dtype}"
-    page = Rows(f"{info.name} · {index.name}", about, (VECTOR_TILE, VECTOR_TILE), spec.params, len(chosen))
-    page.open(1 + columns, apart=0)
+    size = (VECTOR_TILE, VECTOR_TILE)
+    page = Rows(f"{info.name} · {index.name}", about, size, spec.params, len(chosen), 1 + columns)
     for number, sample in enumerate(chosen.tolist()):
         square = colours_of(alike[number] - least + 1e-9)
         places_on_tile = np.arange(VECTOR_TILE) * len(square) // VECTOR_TILE  # blown up without blurring
@@ -139,7 +139,7 @@ def draw_features(info: DatasetInfo, spec: ViewSpec, index: SplitIndex, chosen: 
             for colour, row, slot in zip(colours[number], *places[number], strict=True)
         ]
         label = class_of(info, int(index.labels[sample]))
-        page.draw(number, Row((label, index.keys[sample], f"{sequences.counts[sample]} views"), pictures))
+        page.draw(number, (label, index.keys[sample], f"{sequences.counts[sample]} views"), pictures)
     return page.sheet
 
 
@@ -267,13 +267,12 @@ def draw_augmented(info: DatasetInfo, index: ImageIndex, chosen: np.ndarray, aug
     views, params = augmentation.make(images, chosen)
     about = f"{len(index):,} samples, {index.height} x {index.width} px; the last view is the target"
     size = (views.shape[3], views.shape[2])
-    page = Rows(f"{info.name} · {index.name}", about, size, augmentation.params, len(chosen))
-    page.open(1 + views.shape[1], apart=0)
+    page = Rows(f"{info.name} · {index.name}", about, size, augmentation.params, len(chosen), 1 + views.shape[1])
     for number, sample in enumerate(chosen.tolist()):
         image = draw_boxes(images[number], _boxes(params[number], augmentation.params), page.tile)
         pictures = [(image, "image and crops"), *zip(views[number], params[number], strict=True)]
         label = class_of(info, int(index.labels[sample]))
-        page.draw(number, Row((label, index.keys[sample], f"{len(views[number])} views"), pictures))
+        page.draw(number, (label, index.keys[sample], f"{len(views[number])} views"), pictures)
     return page.sheet
 
 

@@ -22,18 +22,6 @@ LABELS = 170  # px, for the text left of a row
 _APART = 2 * GAP  # px, besides the usual, between a sequence and the next
 
 
-@dataclass(frozen=True)
-class Row:
-    """A sample: lines of text about it, and pictures with what is under each: [P] parameters, or a line of text.
-
-    more: further lines under the first pictures, under their parameters
-    """
-
-    about: tuple[str, str, str]
-    pictures: Sequence[tuple[np.ndarray | Image, np.ndarray | str]]
-    more: Sequence[Sequence[str]] = ()
-
-
 def class_of(info: DatasetInfo, label: int) -> str:
     return info.classes[label] if label >= 0 and info.classes else "no class"
 
@@ -46,7 +34,14 @@ def label_of_term(term: ActionTerm) -> str:
     return f"to next: {named}"
 
 
-def words_of_term(term: ActionTerm, numbers: np.ndarray) -> str:
+def words_of_terms(terms: Sequence[ActionTerm], actions: np.ndarray) -> list[list[str]]:
+    """Actions float [n, numbers of all terms] → of each a line for each term."""
+    ends = np.cumsum([term.size for term in terms])[:-1]
+    pairs = list(zip(terms, np.split(actions.astype(np.float64), ends, axis=1), strict=False))
+    return [[_words_of_term(term, part[i]) for term, part in pairs] for i in range(len(actions))]
+
+
+def _words_of_term(term: ActionTerm, numbers: np.ndarray) -> str:
     """An action's numbers float [size of the term]: angles in degrees; of a rotation how far it turns."""
     if term.op == "angle_difference":
         return " ".join(f"{np.degrees(value):.1f}°" for value in numbers[:NUMBERS])
@@ -59,12 +54,11 @@ def words_of_term(term: ActionTerm, numbers: np.ndarray) -> str:
 
 
 class Rows:
-    """The rows of one sheet, of pictures `size` (width, height) px. Text that names lines stands left of them.
+    """A sheet of rows × columns pictures of `size` (width, height) px. Text that names lines stands left of them.
 
     more: names of further lines below those of the parameters
+    apart: with more room after each so many pictures of a row; 0: nowhere
     """
-
-    sheet: Sheet
 
     def __init__(
         self,
@@ -73,32 +67,39 @@ class Rows:
         size: tuple[int, int],
         params: tuple[ParamField, ...],
         rows: int,
+        columns: int,
         more: Sequence[str] = (),
+        apart: int = 0,
     ) -> None:
         scale = max(1.0, VIEW_TILE / min(size))
-        self.title, self.about, self.rows = title, about, rows
         self.tile = (round(size[0] * scale), round(size[1] * scale))
-        self.groups, self.more = group_params(params), more
+        self.groups, self.more, self.apart = group_params(params), more, apart
         self.height = self.tile[1] + LINE * (len(self.groups) + len(more)) + 2 * GAP + 4
         self.top = MARGIN + HEAD
+        whole = (self._x(columns - 1) + self.tile[0] + MARGIN, self.top + rows * self.height + MARGIN - GAP)
+        self.sheet = Sheet(whole, title, about)
 
-    def open(self, columns: int, apart: int = 0) -> None:
-        """A blank sheet for rows of so many views, with more room after each `apart` of them."""
-        self.apart = apart
-        size = (self._x(columns - 1) + self.tile[0] + MARGIN, self.top + self.rows * self.height + MARGIN - GAP)
-        self.sheet = Sheet(size, self.title, self.about)
+    def draw(
+        self,
+        number: int,
+        about: tuple[str, str, str],
+        pictures: Sequence[tuple[np.ndarray | Image, np.ndarray | str]],
+        more: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """A sample: lines of text about it, and pictures with what is under each: [P] parameters, or a line of text.
 
-    def draw(self, number: int, row: Row) -> None:
+        more: further lines under the first pictures, under their parameters
+        """
         y, sheet = self.top + number * self.height, self.sheet
         faces = ((0, INK, font(14)), (20, FAINT, sheet.small), (38, FAINT, sheet.small))
-        for text, (down, colour, face) in zip(row.about, faces, strict=True):
+        for text, (down, colour, face) in zip(about, faces, strict=True):
             sheet.clipped((MARGIN, y + down), text, LABELS - 2 * GAP, colour, face)
         for line, label in enumerate([*(group.label for group in self.groups), *self.more]):
             sheet.pen.text((MARGIN + LABELS - 2 * GAP, self._y(y, line)), label, FAINT, sheet.small, anchor="ra")
-        for column, lines in enumerate(row.more):
+        for column, lines in enumerate(more):
             for line, text in enumerate(lines, len(self.groups)):
                 sheet.clipped((self._x(column), self._y(y, line)), text, self.tile[0] + GAP, INK, sheet.small)
-        for column, (picture, under) in enumerate(row.pictures):
+        for column, (picture, under) in enumerate(pictures):
             x = self._x(column)
             sheet.picture((x, y), picture, self.tile)
             if isinstance(under, str):
