@@ -218,15 +218,6 @@ def read_exactly(fd: int, size: int) -> bytes:
     return bytes(parts)
 
 
-def _map_pages(memory: mmap.mmap) -> None:
-    """Map the whole ring at once, instead of by a page fault for each 4 KiB of each slot that this process first meets.
-
-    Faults take a quarter of the decoding time until every worker has met every slot. Systems that cannot: go on.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        memory.madvise(_MADV_POPULATE_WRITE)
-
-
 def _serve(memory: mmap.mmap, setup: Setup, answers: int) -> None:
     files = ShardFiles(setup.shard_paths, setup.open_files, setup.info)
     while len(job := read_exactly(0, JOB.size)) == JOB.size:
@@ -245,7 +236,10 @@ def main(memory_fd: int, start: int, size: int) -> None:
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
     memory = mmap.mmap(memory_fd, start + size)
     setup = Setup(**json.loads(memory[start:]))
-    _map_pages(memory)
+    # Map the whole ring at once, instead of by a page fault for each 4 KiB of each slot that this process first meets:
+    # faults take a quarter of the decoding time until every worker has met every slot.
+    with contextlib.suppress(OSError, ValueError):  # systems that cannot: go on
+        memory.madvise(_MADV_POPULATE_WRITE)
     try:
         _serve(memory, setup, answers)
     except BrokenPipeError:

@@ -300,12 +300,6 @@ def lives_there(index: SplitIndex, reading: Reading, world_size: int) -> bool:
     return views * index.height * index.width * 3 <= free_bytes(reading.device, world_size)
 
 
-def frames_of(index: SplitIndex, plan: ViewPlan) -> Tensor:
-    """int64 [B·T]: which of the F views of the split each view of a plan is."""
-    slots = plan.slots % index.n_views[plan.samples]  # those beyond a sample's views repeat them
-    return torch.from_numpy((index.sequences.firsts[plan.samples] + slots).ravel())
-
-
 class ResidentSource:
     """Batches gathered on a device, the same as of StoredSource or FeatureSource; they live as long as needed.
 
@@ -322,8 +316,10 @@ class ResidentSource:
         """This rank's piece of that batch. DamageError: a view of the split, whichever it is, cannot be decoded."""
         if self._kept is None:
             self._kept = self._read_all()
-        plan = self._planner.batch(epoch, step)
-        chosen = to_device(frames_of(self._planner.index, plan), self._kept.device)
+        index, plan = self._planner.index, self._planner.batch(epoch, step)
+        slots = plan.slots % index.n_views[plan.samples]  # those beyond a sample's views repeat them
+        frames = torch.from_numpy((index.sequences.firsts[plan.samples] + slots).ravel())
+        chosen = to_device(frames, self._kept.device)
         views = self._kept.index_select(0, chosen).unflatten(0, plan.slots.shape)
         return plan.drawn(views if self._kept.ndim == VECTORS else views.permute(0, 1, 4, 2, 3))
 

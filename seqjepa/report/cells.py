@@ -143,7 +143,9 @@ def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cel
     """Ours alone: the mean over runs that all have the number. scale: what else there is to know of the runs."""
     ours = Mean.of([value for run in runs if (value := measure.read(run.trained)) is not None])
     assert ours is not None, "asked for where runs have the number"
-    floor = Mean.of(_floors(runs, measure))
+    # Of untrained weights that were measured as the trained ones were; none of costs, which are the same.
+    alike = [] if measure.is_cost else [run for run in runs if not differently_measured(dict(run.results), measure.key)]
+    floor = Mean.of([value for run in alike if (value := measure.read(run.untrained)) is not None])
     low, high = (None, None) if ours.seeds > 1 else measure.interval(runs[0].trained) or (None, None)
     return Cell(
         ours=ours.value,
@@ -156,12 +158,6 @@ def of_runs(runs: Sequence[RunRecord], measure: Measure, scale: str = "") -> Cel
         floor=floor and floor.value,
         floored=floor.seeds if floor else 0,
     )
-
-
-def _floors(runs: Sequence[RunRecord], measure: Measure) -> list[float]:
-    """Of the runs' untrained weights that were measured as the trained ones were; none of costs, which are the same."""
-    alike = [] if measure.is_cost else [run for run in runs if not differently_measured(dict(run.results), measure.key)]
-    return [value for run in alike if (value := measure.read(run.untrained)) is not None]
 
 
 def some_of(seeds: int, many: int) -> str:

@@ -62,7 +62,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class OverviewRow:
-    """A kind of run. measured: what its numbers were read from, and where they stand in the paper."""
+    """A kind of run. measured: what its numbers were read from, and where they stand in the paper.
+
+    worse: names of numbers that were clearly better before training, in words; "" for none
+    """
 
     group: Group
     trust: str
@@ -133,6 +136,7 @@ def _data_title(data: str, groups: Sequence[Group]) -> str:
 def _row(group: Group) -> OverviewRow:
     top1, r2 = headline(group, ACCURACY), headline(group, EQUIVARIANCE)
     found = warnings_of(group)
+    worse = list(dict.fromkeys(name for run in group.runs for name in clearly_lost(run.results)))
     trust = "no" if any(warning.grave for warning in found) else "with limits" if found else "yes"
     return OverviewRow(
         group,
@@ -140,7 +144,7 @@ def _row(group: Group) -> OverviewRow:
         _with_papers(top1, 1) if top1 else _alone(*_own_top1(group), 1),
         _with_papers(r2, 2) if r2 else _alone(*_own_r2(group), 2),
         _measured(group, top1, r2),
-        _worse(group),
+        f"worse than untrained: {few(worse, SHOWN_WORSE, '; ')}" if worse else "",
         found,
     )
 
@@ -204,12 +208,6 @@ def _measured(group: Group, *found: Headline | None) -> list[str]:
         metric = declared_metric(_declared_r2(group), group.runs[0].protocol.get("targets"))
         return [metric.label] if metric else []
     return [f"{measure_of(h.row).what} ({h.row.source})" for h in found if h] or ["no row of the paper’s"]
-
-
-def _worse(group: Group) -> str:
-    """Names of numbers that were clearly better before training; "" for none."""
-    worse = list(dict.fromkeys(name for run in group.runs for name in clearly_lost(run.results)))
-    return f"worse than untrained: {few(worse, SHOWN_WORSE, '; ')}" if worse else ""
 
 
 @dataclass(frozen=True)

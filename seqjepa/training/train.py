@@ -299,6 +299,7 @@ class Trainer:
             )
         on_main(self.world, lambda: run.mark_finished(self.out, epochs))
         on_main(self.world, lambda: self.folder.push(last=True))
+        last = metrics_log.read_epochs(self.out / checkpoint.METRICS)[-1] if self.world.main else {}
         return {
             "run": str(self.folder),
             "name": self.config.name,
@@ -306,11 +307,8 @@ class Trainer:
             "status": "finished already" if idle else "finished",
             "epochs": epochs,
             "steps": self.total_steps,
-            **json.loads(from_main(self.world, self._last_epoch() if self.world.main else None) or b"{}"),
+            **json.loads(from_main(self.world, json.dumps(last).encode()) or b"{}"),
         }
-
-    def _last_epoch(self) -> bytes:
-        return json.dumps(metrics_log.read_epochs(self.out / checkpoint.METRICS)[-1]).encode()
 
     def _batches(self) -> Iterator[ViewSequence]:
         first, place = divmod(self.step, self.epoch_steps)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -93,12 +94,10 @@ def folder_of(run: Path) -> Path:
 
 def kept(run: Path, name: str) -> dict[str, Any]:
     """What is remembered of a run in a logger: {"id": an id, "step": last step that was logged, −1 at first}."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # a new run, or a file that is not ours any more
         found = json.loads((folder_of(run) / f"{name}.json").read_text(encoding="utf-8"))
         if isinstance(found["id"], str) and isinstance(found["step"], int):
             return found
-    except (OSError, ValueError, KeyError, TypeError):  # a new run, or a file that is not ours any more
-        pass
     return {"id": uuid.uuid4().hex[:12], "step": -1}
 
 
