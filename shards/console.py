@@ -25,7 +25,7 @@ from shards.machine.terminal import finish, is_broken_pipe, prepare_streams, sil
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what an earlier, different run of ours wrote there.")
+    bool, typer.Option("--overwrite", help="Replace what seqjepa made there of other data or options.")
 ]
 
 
@@ -84,7 +84,9 @@ def add_options(run: Callable[..., Any], command: Callable[..., Any], options: d
 
 CACHE: dict[str, Option] = {
     "cache": option(
-        str | None, "Folder for sets in stores. Default: SEQJEPA_CACHE, or ~/.cache/seqjepa/shards.", metavar="DIR"
+        str | None,
+        "Folder for copies of sets that are read from an address. Default: SEQJEPA_CACHE, or ~/.cache/seqjepa/shards.",
+        metavar="DIR",
     ),
     "cache_size": option(
         str | None,

@@ -30,7 +30,7 @@ def evaluate_command(
         Path | None, typer.Option(help="Shards with rotations that training never saw: probes are shown them too.")
     ] = None,
     untrained: Annotated[
-        bool, typer.Option("--untrained", help="The same model at its initial weights, as the floor.")
+        bool, typer.Option("--untrained", help="Measure the untrained network instead, to compare with.")
     ] = False,
     probe_epochs: Annotated[
         int | None,
@@ -68,7 +68,7 @@ def evaluate_command(
     standardise: Annotated[
         bool,
         typer.Option(
-            "--standardise", help="Linear regressors see standardised features, which the paper's do not (§A.2)."
+            "--standardise", help="Linear regressors see standardised features, which the paper's do not (its §A.2)."
         ),
     ] = False,
     unpooled: Annotated[

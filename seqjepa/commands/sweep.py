@@ -30,7 +30,7 @@ def sweep_command(
         typer.Option(
             "--shards",
             metavar="KIND=DIR",
-            help="Of one kind, as 3diebench=shards/3die. Repeatable. grid: one DIR. "
+            help="Shards of one kind, as 3diebench=shards/3die. Repeatable. grid: one DIR. "
             "paper-small renders its own without.",
         ),
     ] = None,
@@ -38,7 +38,7 @@ def sweep_command(
         list[str] | None,
         typer.Option("--vary", metavar="KEY=A,B,…", help="grid: a setting and the values it takes. Repeatable."),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="grid: of all runs. Default: what fits the shards.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="grid: recipe of all runs. Default: what fits the shards.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="grid: a setting of all runs. Repeatable.")
     ] = None,
@@ -57,7 +57,7 @@ def sweep_command(
         str | None, typer.Option(help="paper, medium, small, or a TOML file: what makes runs fit the machine.")
     ] = None,
     untrained: Annotated[
-        bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, as the floor.")
+        bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, to compare with.")
     ] = False,
     task: Annotated[int | None, typer.Option(min=0, help="Take only this run of the list.")] = None,
     devices: Annotated[
