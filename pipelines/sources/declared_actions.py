@@ -47,6 +47,8 @@ OWN_PRESETS = {
 """Beside those by name: of vectors that are called so."""
 ORTHOGONAL = 1e-3  # how far RᵀR may be from 1
 COARSE = 0.01  # error of a float32, of the usual change from row to row
+TURN = re.compile("(?i)(?<![a-z])(q|quat|r|rot|rotvec)[._]?[wxyz]$")  # qw, rot_x
+PLACE = re.compile("(?i)(?<![a-z])(t|p|pos|position|trans)?[._]?[xyz]$")  # x, tx, pos_x
 LARGEST_NUMBER = 1e30  # of a parameter: a float32 holds differences and sums of such
 
 
@@ -226,7 +228,12 @@ def action_of(declared: Declared, fields: Sequence[ParamField], mistakes: Mistak
 
 
 def _other_order(term: ActionTerm) -> str | None:
-    """That columns of a rotation are called by their axes, in another order than they are taken in."""
+    """That columns of a rotation are called by their axes, in another order than they are taken in, or stand before
+    those of the position."""
+    if term.op == "relative_pose" and term.form != "matrix" and any(map(TURN.search, term.columns[:3])):
+        return (
+            f"{', '.join(term.columns[:3])} are a rotation by their names; name the position first, then the rotation"
+        )
     letters, how = {
         "quaternion_xyzw": ("xyzw", ""),
         "euler_xyz": ("xyz", ": turns about the fixed axes x, then y, then z"),

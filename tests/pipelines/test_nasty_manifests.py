@@ -528,6 +528,20 @@ def test_angles_in_another_order_are_told_by_their_names(folder: Path) -> None:
     assert mistakes_of(found) == f"actions.toml, action 1: {said}"
 
 
+@pytest.mark.parametrize("names", ["qw qx qy qz tx ty tz", "rx ry rz x y z"])
+def test_a_pose_whose_rotation_comes_first(folder: Path, names: str) -> None:
+    """COLMAP's order: qz, tx, ty, tz were taken for a quaternion."""
+    columns = names.split()
+    table = csv_text([{**row, **dict.fromkeys(columns, 0.5)} for row in [{**r, "x": 0} for r in rows()]])
+    for order in (columns, columns[-3:] + ([*columns[1:4], columns[0]] if len(columns) == 7 else columns[:3])):
+        angles = "".join(f'{name} = "rad"\n' for name in order[3:])
+        (folder / "actions.toml").write_text(
+            f'[units]\n{angles}[[action]]\nop = "relative_pose"\ncolumns = {json.dumps(order)}\n'
+        )
+        told = [line for line in reading_of(folder, table).mistakes.first if "rotation by their names" in line]
+        assert len(told) == (order is columns)
+
+
 def test_units_of_names_with_dots(folder: Path) -> None:
     """To TOML state.x is a table in a table."""
     table = [{**row, "state.x": 90, "state.a.b": 180} for row in rows()]
