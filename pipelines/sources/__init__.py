@@ -18,6 +18,7 @@ import numpy as np
 
 from pipelines.archives import Content, LeftOut
 from pipelines.sources.content import short_digest
+from pipelines.sources.files import holds_parquet
 from shards.errors import UsageError
 from shards.schema import ActionSpec, ParamField
 from shards.stores.store import as_address
@@ -29,6 +30,7 @@ IMAGE_SOURCES = {
     "tiny-imagenet": "pipelines.sources.tiny_imagenet:TinyImageNetSource",
     "folder": "pipelines.sources.folder:FolderSource",
 }
+PARQUET = "pipelines.sources.parquet_images:ParquetSource"
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def open_source(kind: str, path: Path | str, *, val_fraction: float | None = Non
         raise UsageError(f"{path} is not there; give the folder (or archive) that holds the images")
     if kind != "folder" and val_fraction is not None:
         raise UsageError(f"--val-fraction is for folders without a split of their own; {kind} has one")
-    module, _, name = IMAGE_SOURCES[kind].partition(":")
+    place = PARQUET if kind == "folder" and holds_parquet(path) else IMAGE_SOURCES[kind]
+    module, _, name = place.partition(":")
     options = {} if kind != "folder" else {"val_fraction": val_fraction}
     return getattr(import_module(module), name)(path, **options)

@@ -50,6 +50,18 @@ HIDDEN = re.compile(
 MISSING = (NOWHERE, OUTSIDE)  # images whose content is not to be had: they are bad, not other files
 
 
+def holds_parquet(path: Path) -> bool:
+    """Whether a source is a Parquet file, or a folder of some without an image beside them."""
+    if path.is_file():
+        return path.suffix.lower() == ".parquet"
+    found = False
+    for _, _, names in os.walk(path):
+        if any(name.lower().endswith(SUFFIXES) for name in names):
+            return False
+        found = found or any(name.endswith(".parquet") for name in names)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """`name`: path below the root, with "/". `offset` and `length`: its bytes in a tar, 0 in a folder; in a zip

@@ -27,6 +27,7 @@ from pipelines.sources.split_folders import (
     say_barren,
     say_one_class,
     say_other_files,
+    say_ranks,
     split_of,
     splits_said,
 )
@@ -83,6 +84,7 @@ class FolderSource(FileSource):
         labels = [noted.get(str(name)) or _class(below) for name, below in zip(names, inner, strict=True)]
         splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)
         check_classes(splits, labels)
+        say_ranks(labels)
         say_one_class(inner, labels)
         say_other_files(inner, labels)
         _say_what_parts_no_folders(files, labels)

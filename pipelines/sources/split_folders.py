@@ -151,10 +151,6 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         raise FormatError(f"the classes would be {listed(classes)}, which look like splits; {advice}")
     refuse_two_spellings(classes)
     say_nearly_alike(classes, log.warning)
-    if (ranked := sorted(classes)) != [*class_names(classes)]:
-        last = max(classes, key=int)
-        line = "classes are numbers, ranked as text (as torchvision ranks folders): %s is label %d; 01, 02 … rank alike"
-        log.warning(line, last, ranked.index(last))
     gaps = [_gap(split, classes - found, not found) for split, found in of_split.items() if classes - found]
     pairs = zip(splits, labels, strict=True)
     if bare := sum(label is None for split, label in pairs if split is not None and of_split[split]):
@@ -163,6 +159,14 @@ def check_classes(splits: Sequence[str | None], labels: Sequence[str | None]) ->
         log.warning("%s", "; ".join(gaps))
     if of_split and "train" not in of_split:
         log.warning("there is no training split, only %s; a folder with a split's name is one", listed(of_split))
+
+
+def say_ranks(labels: Iterable[str | None]) -> None:
+    """A line for folders 9 and 10, whose ranks are those of texts."""
+    ranked = sorted(names := class_names(labels))
+    if ranked != [*names]:
+        line = "classes are numbers, ranked as text (as torchvision ranks folders): %s is label %d; 01, 02 … rank alike"
+        log.warning(line, names[-1], ranked.index(names[-1]))
 
 
 def class_names(labels: Iterable[str | None]) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class ParquetPictures:
 
     def contents(self, rows: np.ndarray) -> Sequence[Content]:
         places = zip(self.of[rows].tolist(), self.places[rows].tolist(), strict=True)
-        return [self._cell(self.files[of], place) for of, place in places]
+        return [self.cell(self.files[of], place) for of, place in places]
 
     def sample(self, count: int) -> list[tuple[str, Content]]:
         """Of sixteen sequences, as many frames of each as make up `count`."""
@@ -104,7 +104,7 @@ class ParquetPictures:
     def identity(self) -> dict[str, Any]:
         return {"content_sha256": pieces_sha256(self.root, list(dict.fromkeys(self.files)))}
 
-    def _cell(self, name: str, place: int) -> bytes:
+    def cell(self, name: str, place: int) -> bytes:
         """Empty where there is none: the worker says so."""
         path = self.root / name
         try:
@@ -121,7 +121,7 @@ class ParquetPictures:
         if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path"):
             raise FormatError(
                 f"{path}, row {place}: its image is not in the file, which only names {cell['path']!r:.80}; write the "
-                "set with its images embedded, as LeRobot does"
+                "set with its images embedded"
             )
         found = cell.get("bytes") if isinstance(cell, dict) else cell
         return found if isinstance(found, bytes) else b""

@@ -194,7 +194,7 @@ def _no_image(columns: Sequence[str]) -> str:
     bare = any("/" in name or re.search(rf"(?i)\.(jpg|png|jpeg)$|{POINT}", name) for name in columns)
     hint = " (is the first row of names missing?)" if bare else ""
     if "image.bytes" in columns:
-        hint = " (the pictures are within the table: write them to files)"
+        hint = " (the pictures are within the table: write them to files; `shard folder` takes it, without sequences)"
     return f"no column is called file_name or image; there are {there}{hint}; name one with --image COLUMN"
 
 
