@@ -16,7 +16,7 @@ from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.paper.sets import NORMALISATIONS
 from seqjepa.recipes import load_recipe
-from seqjepa.released.weights import MOST_BYTES, Imported, fit, load_file, state_dict_of, write_run
+from seqjepa.released.weights import MOST_BYTES, Imported, fit, load_file, state_dict_of, with_prefix_of, write_run
 from seqjepa.training.run import DataInfo
 
 # Ours: theirs, as beginnings of names.
@@ -44,15 +44,8 @@ BLOCK = re.compile(r"transformer\.layers\.(\d+)\.(.*)")
 def author_key(name: str) -> str:
     """The released name of our state-dict entry `name`. The mapping is one to one and shapes are equal."""
     if block := BLOCK.fullmatch(name):
-        return f"predictor.transformer.h.{block[1]}.{_replace_prefix(block[2], IN_BLOCK)}"
-    return _replace_prefix(name, PREFIXES)
-
-
-def _replace_prefix(name: str, prefixes: dict[str, str]) -> str:
-    for ours, theirs in prefixes.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    raise KeyError(name)
+        return f"predictor.transformer.h.{block[1]}.{with_prefix_of(block[2], IN_BLOCK)}"
+    return with_prefix_of(name, PREFIXES)
 
 
 RECIPE = "context-ssl-3die"

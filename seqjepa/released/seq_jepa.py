@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import action_name, as_spec
 from seqjepa.methods import build_method
 from seqjepa.paper.sets import NORMALISATIONS, SETS
 from seqjepa.recipes import load_recipe
-from seqjepa.released.weights import MOST_BYTES, Imported, fit, load_file, state_dict_of, write_run
+from seqjepa.released.weights import MOST_BYTES, Imported, fit, load_file, state_dict_of, with_prefix_of, write_run
 from seqjepa.training.data import fixating, open_training_data
 from seqjepa.training.run import DataInfo
 from shards.errors import UsageError
@@ -54,10 +54,7 @@ RECIPES = {
 
 def author_key(name: str) -> str:
     """The released name of our state-dict entry `name`. The mapping is one to one and shapes are equal."""
-    for ours, theirs in PREFIXES.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
+    return with_prefix_of(name, PREFIXES)
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,9 @@ def import_weights(
     if config.method != "seq_jepa":
         raise UsageError(f"recipe {recipe} is of {config.method}; give one of seq_jepa (`seqjepa recipes ls`)")
     config, data = _fed_with(config, shards)
-    state, unused = _fitting(file, released, config)
     with torch.device("meta"):
         module = build_method(config, data.action_size)
+    state, unused = _fitting(file, released, config, module)
     module.load_state_dict(state, assign=True)
     epochs = epoch or config.optim.epochs
     written = write_run(module, file, out, (config, data), unused, epochs=epochs, overwrite=overwrite)
@@ -126,11 +123,11 @@ def _recipe_of(released: Mapping[str, Tensor], file: Path) -> str:
     return RECIPES[found]
 
 
-def _fitting(file: Path, released: dict[str, Tensor], config: RunConfig) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict under our names, and whose entries have no place in it."""
-    with torch.device("meta"):
-        ours = build_method(config, as_spec(config.data.action).size).state_dict()
-    wanted = {author_key(name): (name, tensor) for name, tensor in ours.items()}
+def _fitting(
+    file: Path, released: dict[str, Tensor], config: RunConfig, module: nn.Module
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict under the module's names, and whose entries have no place in it."""
+    wanted = {author_key(name): (name, tensor) for name, tensor in module.state_dict().items()}
     left = UNUSED if config.model.condition != "none" else (*UNUSED, OF_ACTIONS)
     unused = [name for name in released if name.startswith(left)]
     state = fit(released, wanted, unused, f"{file} does not hold the weights of a run of {config.name}")

@@ -86,6 +86,12 @@ def state_dict_of(found: Any, file: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}
 
 
+def with_prefix_of(name: str, prefixes: Mapping[str, str]) -> str:
+    """The released name of an entry of ours; prefixes: beginnings of our names → of theirs, all others are the same."""
+    ours = next(filter(name.startswith, prefixes), "")
+    return prefixes.get(ours, "") + name.removeprefix(ours)
+
+
 def fit(
     released: Mapping[str, Tensor], wanted: Mapping[str, tuple[str, Tensor]], unused: Iterable[str], said: str
 ) -> dict[str, Tensor]:
