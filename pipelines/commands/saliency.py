@@ -19,7 +19,7 @@ CentreBias = Annotated[Path | None, typer.Option(help="centerbias_mit1003.npy, o
 IN_SHARDS: dict[str, Option] = {
     "samples_per_shard": option(int, "Maps in one tar.", 1024, min=1),
     "max_bad": option(int, "How many images that cannot be read may be left out.", 0, min=0),
-    "limit": option(int | None, "For a trial: at most this many images of each split, evenly over classes.", min=1),
+    "limit": option(int | None, "For a trial: so many images of each split, evenly over classes. Default: all.", min=1),
 }
 LAST: dict[str, Option] = {**ENGINE, "overwrite": (Overwrite, False), "as_json": (AsJson, False)}
 STORAGE: dict[str, Option] = {
@@ -89,7 +89,7 @@ def build_imagenet_command(source: Source, out: Out, **given: Any) -> None:
 @with_options(
     {
         **BUILD,
-        "val_fraction": option(float | None, "As in `shard folder`: this share of images is the validation split."),
+        "val_fraction": option(float | None, "As in `shard folder`: validation's share of each class. Default: none."),
         "out_size": option(int | None, "Side of the maps. Default: of each image.", min=8, max=8192),
         **INPUT_SIZE,
         **LAST,

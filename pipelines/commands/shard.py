@@ -19,7 +19,9 @@ STL10_SIZE = option(int | None, "Side in pixels. Default: 96, as they are.", min
 OWN_SIZE = option(int | None, "Side in pixels. Default: as they are, if all are equal.", min=8, max=4096)
 MAX_BAD_VIEWS = option(int, "How many views with a corrupt image or parameters may be left out.", 0, min=0)
 LAST: dict[str, Option] = {
-    "limit": option(int | None, "For a trial: at most this many samples of each split, evenly over classes.", min=1),
+    "limit": option(
+        int | None, "For a trial: so many samples of each split, evenly over classes. Default: all.", min=1
+    ),
     **ENGINE,
     "overwrite": (Overwrite, False),
     "as_json": (AsJson, False),
@@ -38,7 +40,7 @@ IMAGES: dict[str, Option] = {"maps": MAPS, "size": SIZE, "fit": FIT, **ENCODED}
 THREE_DIEBENCH: dict[str, Option] = {
     "split_lists": option(Path | None, "Folder with the distributed val_images.npy (and train_images.npy)."),
     "val_match": option(str | None, "Other data: objects of this name are the validation split."),
-    "val_fraction": option(float | None, "Other data: this share of each class's objects."),
+    "val_fraction": option(float | None, "Other data: validation's share of each class. Default: none."),
     "split": option(str, "all, train, val, or ood for the out-of-distribution set.", "all"),
 }
 OBJECTS: dict[str, Option] = {
@@ -120,7 +122,7 @@ def shard_imagenet_command(
 def shard_folder_command(
     source: Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of images; sub-folders are classes.")],
     out: Out,
-    val_fraction: Annotated[float | None, typer.Option(help="This share of each class is validation.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Validation's share of each class. Default: none.")] = None,
     **given: Any,
 ) -> None:
     """Any folder of images → `image` shards. With or without train/, val/ and classes; with --maps `saliency` shards.

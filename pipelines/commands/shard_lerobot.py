@@ -27,7 +27,7 @@ LEROBOT: dict[str, Option] = {
     ),
     "actions": option(Path | None, "actions.toml: units, and an action made of states instead of the commands."),
     "episodes": option(str | None, "Which, e.g. 0:50,73. Default: all."),
-    "val_fraction": option(float | None, "This share of each task's episodes is validation."),
+    "val_fraction": option(float | None, "Validation's share of each task's episodes. Default: none."),
     "tolerance": option(float, "Seconds that a frame may be from its row's timestamp.", 1e-4),
 }
 

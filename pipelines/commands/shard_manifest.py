@@ -78,7 +78,7 @@ def shard_manifest_command(
         Path | None, typer.Option(help="Table of the images. Default: metadata.csv, .jsonl or .parquet of the source.")
     ] = None,
     val_fraction: Annotated[
-        float | None, typer.Option(help="This share of the sequences of each class is validation.")
+        float | None, typer.Option(help="Validation's share of each class's sequences. Default: none.")
     ] = None,
     allow_repeats: Annotated[
         bool, typer.Option("--allow-repeats", help="The same pixels may be in two splits.")

@@ -14,7 +14,7 @@ from shards.console import Option, Out, option, show_contents
 
 TARS: dict[str, Option] = {
     "split": option(str, "Of tars that are given without a split: train, val, test.", "train"),
-    "val_fraction": option(float | None, "This share of each class is validation."),
+    "val_fraction": option(float | None, "Validation's share of each class. Default: none."),
     "label": option(str | None, "JSON field that holds the label. Default: the cls member."),
     "classes": option(Path | None, "Text file: the name of class 0, of class 1 …, a line each."),
     "image": option(str | None, "Which member is the image, where several are: e.g. left.jpg."),

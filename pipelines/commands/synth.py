@@ -19,7 +19,7 @@ OBJECTS: dict[str, Option] = {
     "size": option(int, "Side in pixels.", 64),
     "seed": (Annotated[int, typer.Option(min=0, help="Seed of every object and view.")], 0),
     "ood": option(bool, "Validation objects only, with every angle 90 to 180 degrees either way.", False, "--ood"),
-    "families": option(int | None, "Only the first so many object families."),
+    "families": option(int | None, "Only the first so many object families. Default: all."),
     "val_fraction": option(float, "Share of objects in the validation split.", 0.2, min=0.0, max=1.0),
     "shards": option(bool, "Write shards instead of 3DIEBench's own folders.", False, "--shards"),
     "device": (Device, "cpu"),

@@ -42,7 +42,9 @@ def bake_command(
         str | None,
         typer.Option(help="Sets of views: random, or window. Default: window if the set is ordered, else random."),
     ] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Sets of views: steps from a view to the next.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Sets of views: steps to the next view. Default: 1.")
+    ] = None,
     encoding: Annotated[
         str, typer.Option(help="raw: exact pixels. jpeg: smaller. Stored views keep their encoding.")
     ] = "raw",

@@ -54,7 +54,8 @@ def sweep_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run directories.")] = Path("runs"),
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each recipe. Default: as published.")] = None,
     scale: Annotated[
-        str | None, typer.Option(help="paper, medium, small, or a TOML file: what makes runs fit the machine.")
+        str | None,
+        typer.Option(help="paper, medium, small, or a TOML file: runs that fit the machine. Default: the table's."),
     ] = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Evaluate every run at its initial weights too, to compare with.")
