@@ -11,8 +11,7 @@ import logging
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ from seqjepa.training.run_files import CONFIG, EVALUATED, METRICS, RUN, STATE, W
 from shards.describe import term_in_words
 from shards.errors import UsageError
 from shards.machine.files import sha256_of_bytes
-from shards.push.hub_card import CARD, card_that_stays, licence_of, quoted, sealed
-from shards.push.hub_push import Pushed, PushOptions, open_for_push, push_files, push_target, refuse_others
+from shards.push.hub_card import CARD, licence_of, quoted, sealed
+from shards.push.hub_push import Push, Pushed, PushOptions, open_for_push, push_files, push_target
 from shards.stores.hub import HubAddress, open_hub
 
 logger = logging.getLogger(__name__)
@@ -220,21 +219,8 @@ def _cell(results: Mapping[str, Any], head: str, key: str, value: float | None) 
     return rounded(value) + interval
 
 
-@dataclass(frozen=True)
-class RunPush:
-    """What is to be pushed, read once: a trainer may go on meanwhile. files: README.md and SHA256SUMS too."""
-
-    address: HubAddress
-    files: dict[str, bytes]
-    message: str
-
-    @property
-    def card(self) -> str:
-        return self.files[CARD].decode()
-
-
-def prepare_run(run: Path, address: str, options: PushOptions, *, state: bool = False) -> RunPush:
-    """Reads and checks everything; asks the hub nothing.
+def prepare_run(run: Path, address: str, options: PushOptions, *, state: bool = False) -> Push:
+    """Reads and checks everything, once: a trainer may go on meanwhile. Asks the hub nothing.
 
     UsageError: another address or licence. FormatError, ConfigError, DamageError: not a run, or one that is damaged.
     """
@@ -250,35 +236,30 @@ def prepare_run(run: Path, address: str, options: PushOptions, *, state: bool = 
     sums = "".join(f"{sha256_of_bytes(data)}  {name}\n" for name, data in sorted(files.items())).encode()
     card = sealed(model_card(record, where, licence, epochs))
     done = "" if epochs is None else f", {epochs:g} of {record.config.optim.epochs} epochs"
-    return RunPush(where, {CARD: card, SUMS: sums, **files}, options.message or f"{record.config.name}{done}")
+    message = options.message or f"{record.config.name}{done}"
+    return Push(where, {CARD: card, SUMS: sums, **files}, message, is_run_file, RUN)
 
 
-def push_run(prepared: RunPush, options: PushOptions) -> tuple[Pushed, bool]:
+def push_run(prepared: Push, options: PushOptions) -> tuple[Pushed, bool]:
     """Sends it in one commit; → also whether the card on the hub was edited there, and stays.
 
     UsageError: not logged in, no permission, public without being asked for, a repository of something else.
     FailureError: the hub cannot be reached, or stopped on the way; the same call goes on.
     """
-    where, files = prepared.address, dict(prepared.files)
-    listing = open_for_push(where, options.public)
-    refuse_others(where, listing, is_run_file, RUN)
+    where, listing = prepared.address, open_for_push(prepared, options.public)
     if {CONFIG, RUN} <= set(listing.files):
         there = open_hub(where.at(listing.commit), [CONFIG, RUN]).root
-        before, now = _who({name: (there / name).read_bytes() for name in (CONFIG, RUN)}), _who(files)
+        before, now = _who(lambda name: (there / name).read_bytes()), _who(prepared.content)
         if before != now:
             said = "%s: %s replaces %s, which stays in the history: %s@%s"
             logger.warning(said, where, now, before, where, listing.commit[:12])
-    stays = None if options.new_card else card_that_stays(where, listing)
-    if stays is not None:
-        del files[CARD]
-    stale = [name for name in listing.files if is_run_file(name) and name not in prepared.files]
-    return push_files(where, listing, files, prepared.message, stale=stale), stays is not None
+    return push_files(prepared, listing, options.new_card)
 
 
-def _who(files: Mapping[str, bytes]) -> str:
+def _who(content: Callable[[str], bytes]) -> str:
     """Whose files these are, in words: recipe, method, seed and set. Those on the hub may hold anything."""
     try:
-        config, shards = tomllib.loads(files[CONFIG].decode()), json.loads(files[RUN])["shards"]
+        config, shards = tomllib.loads(content(CONFIG).decode()), json.loads(content(RUN))["shards"]
         set_ = f"{shards['name']} ({str(shards['train'])[:8]})"
         return f"{config['name']}, method {config['method']}, seed {config['seed']}, on {set_}"
     except (ValueError, KeyError, TypeError):

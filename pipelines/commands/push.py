@@ -46,11 +46,9 @@ def push_set_command(
         require_login(where)
     options = PushOptions(public, licence, message, new_card)
     prepared = prepare_set(folder, address, options, check=verify)
-    sizes = prepared.sizes()
     if dry_run:
-        return show_dry_run(prepared.address, prepared.card.decode(), sizes, as_json)
-    pushed, stays = push_set(prepared, options)
-    return show_pushed(prepared.address, pushed, sizes, stays, as_json)
+        return show_dry_run(prepared.address, prepared.card, prepared.sizes, as_json)
+    return show_pushed(prepared, *push_set(prepared, options), as_json)
 
 
 def _push_to_store(folder: Path, address: str, check: bool, dry_run: bool, as_json: bool) -> None:

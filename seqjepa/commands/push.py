@@ -44,11 +44,9 @@ def push_command(
 
     options = PushOptions(public, licence, message, new_card)
     prepared = prepare_run(run, address, options, state=state)
-    sizes = {name: len(data) for name, data in prepared.files.items()}
     if dry_run:
-        return show_dry_run(prepared.address, prepared.card, sizes, as_json)
-    pushed, stays = push_run(prepared, options)
-    return show_pushed(prepared.address, pushed, sizes, stays, as_json)
+        return show_dry_run(prepared.address, prepared.card, prepared.sizes, as_json)
+    return show_pushed(prepared, *push_run(prepared, options), as_json)
 
 
 def pull_command(

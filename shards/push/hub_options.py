@@ -10,7 +10,7 @@ import typer
 from shards.console import print_json
 
 if TYPE_CHECKING:
-    from shards.push.hub_push import Pushed
+    from shards.push.hub_push import Push, Pushed
     from shards.stores.hub import HubAddress
 
 Public = Annotated[bool, typer.Option("--public/--private", help="Whether a new repository is public.")]
@@ -35,13 +35,14 @@ def show_dry_run(address: HubAddress | str, card: str, sizes: Mapping[str, int],
     return typer.echo("\n".join(lines))
 
 
-def show_pushed(address: HubAddress, pushed: Pushed, sizes: Mapping[str, int], stays: bool, as_json: bool) -> None:
+def show_pushed(prepared: Push, pushed: Pushed, stays: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from shards.describe import human_bytes
 
     if as_json:
-        return print_json({"address": str(address), **asdict(pushed), "card_stays": stays})
+        return print_json({"address": str(prepared.address), **asdict(pushed), "card_stays": stays})
+    sizes = prepared.sizes
     size = human_bytes(sum(sizes[name] for name in pushed.sent))
     who = "private" if pushed.private else "public"
     typer.echo(

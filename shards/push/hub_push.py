@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from shards.errors import FailureError, FormatError, UsageError, few
 from shards.machine.files import sha256_of_bytes, sha256_of_file
+from shards.push.hub_card import CARD, card_that_stays
 from shards.stores.hub import (
     SPELLED,
     HubAddress,
@@ -56,6 +57,34 @@ class PushOptions:
 
 
 @dataclass(frozen=True)
+class Push:
+    """What is to be pushed: files by name, in the order in which they are sent. README.md is the card.
+
+    ours     whether a file of that name is one of such a push: what this one has not is removed on the hub
+    marker   what every such push leaves; a repository of other files without it is somebody else's
+    digests  sha256 that are known, by name
+    """
+
+    address: HubAddress
+    files: dict[str, Content]
+    message: str
+    ours: Callable[[str], bool]
+    marker: str
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def content(self, name: str) -> bytes:
+        return _content(self.files[name])
+
+    @property
+    def card(self) -> str:
+        return self.content(CARD).decode()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: _size(data) for name, data in self.files.items()}
+
+
+@dataclass(frozen=True)
 class Pushed:
     """commit, url: of what is there now. sent: files that were not there. removed: files that the new ones replace."""
 
@@ -86,11 +115,13 @@ def require_login(address: HubAddress | str) -> None:
         raise UsageError(f"{address}: you are not logged in; `hf auth login`, or set HF_TOKEN")
 
 
-def open_for_push(address: HubAddress, public: bool) -> Listing:
+def open_for_push(push: Push, public: bool) -> Listing:
     """What the repository holds; it is made where there is none.
 
-    UsageError: not logged in, no permission, or it is public and `public` was not asked for, or the other way round.
+    UsageError: not logged in, no permission, or it is public and `public` was not asked for, or the other way round; or
+    it holds somebody else's files.
     """
+    address = push.address
     require_login(address)
     api = hub_api()
     try:
@@ -104,39 +135,36 @@ def open_for_push(address: HubAddress, public: bool) -> Listing:
     if listing.private == public:
         there, wish = ("private", "--public is not needed") if public else ("public", "add --public to push there")
         raise UsageError(f"{address} is {there}: {wish}, or change who may read it on its page, under Settings")
+    others = [name for name in sorted(listing.files) if name not in PLACEHOLDERS and not push.ours(name)]
+    if others and push.marker not in listing.files:
+        raise UsageError(f"{address} holds {few(others)} and no {push.marker}; push to a repository of its own")
     return listing
 
 
-def refuse_others(address: HubAddress, listing: Listing, ours: Callable[[str], bool], marker: str) -> None:
-    """UsageError where the repository holds other files than `ours` and no `marker`, which is what a push leaves."""
-    others = [name for name in sorted(listing.files) if name not in PLACEHOLDERS and not ours(name)]
-    if others and marker not in listing.files:
-        raise UsageError(f"{address} holds {few(others)} and no {marker}; push to a repository of its own")
-
-
 def push_files(
-    address: HubAddress,
-    listing: Listing,
-    files: Mapping[str, Content],
-    message: str,
-    *,
-    digests: Mapping[str, str] | None = None,
-    stale: Sequence[str] = (),
-) -> Pushed:
-    """Send what the hub does not have, in the order of `files`, and commit it.
+    push: Push, listing: Listing, new_card: bool, beside: Callable[[bytes], dict[str, Content]] = lambda card: {}
+) -> tuple[Pushed, bool]:
+    """Send what the hub does not have, and commit it; → also whether a card that was edited there stays.
 
-    digests: sha256 that are known, by name. stale: files there to remove. FailureError: stopped on the way; the same
-    call goes on.
+    beside: what goes with a card that stays, in the place of files of these names. FailureError: stopped on the way;
+    the same call goes on.
     """
+    stays = None if new_card else card_that_stays(push.address, listing)
+    files = {name: data for name, data in push.files.items() if stays is None or name != CARD}
+    files |= {} if stays is None else beside(stays)
+    removed = [name for name in listing.files if push.ours(name) and name not in push.files]
+    return _commit(replace(push, files=files), listing, removed), stays is not None
+
+
+def _commit(push: Push, listing: Listing, removed: Sequence[str]) -> Pushed:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    known = digests or {}
+    address, files, known = push.address, push.files, push.digests
 
     def missing(there: Listing) -> list[str]:
         return [name for name, data in files.items() if not _same(there.files.get(name), data, known.get(name, ""))]
 
     sent = missing(listing)
-    removed = [name for name in stale if name in listing.files]
     api, commit = hub_api(), listing.commit
     with naming(str(address), address.kind, "pushed"), quiet(), no_bars():
         additions = [CommitOperationAdd(name, _as_given(files[name])) for name in sent]
@@ -146,7 +174,7 @@ def push_files(
             commit = api.create_commit(
                 address.repo,
                 operations[start : start + MOST_IN_COMMIT],
-                commit_message=message,
+                commit_message=push.message,
                 repo_type=address.kind,
                 parent_commit=commit,
             ).oid
@@ -155,7 +183,7 @@ def push_files(
             f"{address}: {lost[0]} was pushed and is not there; look whether a .gitignore in the repository names it"
         )
     url = f"{api.endpoint}/{'datasets/' if address.kind == 'dataset' else ''}{address.repo}"
-    return Pushed(commit, url, sent, len(files) - len(sent), removed, listing.private)
+    return Pushed(commit, url, sent, len(files) - len(sent), list(removed), listing.private)
 
 
 def _send_large(api: Any, address: HubAddress, additions: Sequence[Any]) -> None:
@@ -171,14 +199,21 @@ def _send_large(api: Any, address: HubAddress, additions: Sequence[Any]) -> None
 
 def _same(there: RemoteFile | None, data: Content, sha256: str) -> bool:
     """Whether a file on the hub has these very bytes."""
-    size = len(data) if isinstance(data, bytes) else data.stat().st_size
+    size = _size(data)
     if there is None or there.size != size:
         return False
     if there.sha256:
         known = sha256 or (sha256_of_bytes(data) if isinstance(data, bytes) else sha256_of_file(data))
         return there.sha256 == known
-    content = data if isinstance(data, bytes) else data.read_bytes()
-    return there.blob == hashlib.sha1(b"blob %d\0" % size + content).hexdigest()
+    return there.blob == hashlib.sha1(b"blob %d\0" % size + _content(data)).hexdigest()
+
+
+def _size(data: Content) -> int:
+    return len(data) if isinstance(data, bytes) else data.stat().st_size
+
+
+def _content(data: Content) -> bytes:
+    return data if isinstance(data, bytes) else data.read_bytes()
 
 
 def _as_given(data: Content) -> bytes | str:

@@ -21,8 +21,8 @@ from shards.errors import DamageError, FormatError, UsageError
 from shards.layout import ENCODER, SHARD_NAME, Layout, set_files
 from shards.machine.files import sha256_of_bytes, sha256_of_file, write_atomic
 from shards.metadata import MAX_JSON, info_from_bytes, info_to_bytes, with_readme
-from shards.push.hub_card import CARD, LARGEST_CARD, card_that_stays, is_ours, licence_of, sealed
-from shards.push.hub_push import Content, Pushed, PushOptions, open_for_push, push_files, push_target, refuse_others
+from shards.push.hub_card import CARD, LARGEST_CARD, is_ours, licence_of, sealed
+from shards.push.hub_push import Content, Push, Pushed, PushOptions, open_for_push, push_files, push_target
 from shards.reader import ShardSet
 from shards.schema import DatasetInfo
 from shards.stores.hub import HubAddress, HubFolder, Listing, list_repo, open_hub, parse_address, require_hub
@@ -35,28 +35,6 @@ LARGEST_INDEX = 4 << 30
 
 
 @dataclass(frozen=True)
-class SetPush:
-    """What is to be pushed. card, info_json: README.md and dataset.json, which go with each other."""
-
-    address: HubAddress
-    layout: Layout
-    info: DatasetInfo
-    card: bytes
-    info_json: bytes
-    message: str
-
-    def files(self) -> dict[str, Content]:
-        """By name, dataset.json last: without it there is no set."""
-        whole = {name: self.layout.root / name for name, *_ in set_files(self.info)}
-        return {**whole, CARD: self.card, INFO: self.info_json}
-
-    def sizes(self) -> dict[str, int]:
-        return {
-            name: len(data) if isinstance(data, bytes) else data.stat().st_size for name, data in self.files().items()
-        }
-
-
-@dataclass(frozen=True)
 class PulledSet:
     """Of an address: the commit and the folder. card_edited: README.md is not the one that was pushed."""
 
@@ -66,8 +44,9 @@ class PulledSet:
     card_edited: bool
 
 
-def prepare_set(folder: Path, address: str, options: PushOptions, *, check: bool = True) -> SetPush:
-    """Reads the set, every byte of it unless `check` is off; asks the hub nothing.
+def prepare_set(folder: Path, address: str, options: PushOptions, *, check: bool = True) -> Push:
+    """Reads the set, every byte of it unless `check` is off; asks the hub nothing. dataset.json comes last: without it
+    there is no set.
 
     UsageError: another address or licence. FormatError: not a finished set. DamageError: one that is not sound.
     """
@@ -76,23 +55,21 @@ def prepare_set(folder: Path, address: str, options: PushOptions, *, check: bool
     if check:
         refuse_unsound(folder, progress=True)
     card = set_card(layout.readme.read_text(encoding="utf-8", errors="replace"), shards.info, where, licence)
-    info_json = with_readme(layout.info.read_bytes(), sha256_of_bytes(card))
-    return SetPush(where, layout, shards.info, card, info_json, options.message or f"{shards.info.name}")
+    digests = {name: digest for name, digest, _ in set_files(shards.info)}
+    files: dict[str, Content] = {name: folder / name for name in digests}
+    files |= {CARD: card, INFO: with_readme(layout.info.read_bytes(), sha256_of_bytes(card))}
+    return Push(where, files, options.message or shards.info.name, _is_of_set, INFO, digests)
 
 
-def push_set(prepared: SetPush, options: PushOptions) -> tuple[Pushed, bool]:
+def push_set(prepared: Push, options: PushOptions) -> tuple[Pushed, bool]:
     """Sends what the hub does not have; → also whether a card that was edited there stays. Errors as push_files."""
-    where = prepared.address
-    listing = open_for_push(where, options.public)
-    refuse_others(where, listing, _is_of_set, INFO)
-    stays = None if options.new_card else card_that_stays(where, listing)
-    files = prepared.files()
-    if stays is not None:
-        del files[CARD]
-        files[INFO] = with_readme(prepared.info_json, sha256_of_bytes(stays))
-    stale = [name for name in listing.files if _is_of_set(name) and name not in prepared.files()]
-    digests = {name: digest for name, digest, _ in set_files(prepared.info)}
-    return push_files(where, listing, files, prepared.message, digests=digests, stale=stale), stays is not None
+    listing = open_for_push(prepared, options.public)
+    return push_files(
+        prepared,
+        listing,
+        options.new_card,
+        lambda card: {INFO: with_readme(prepared.content(INFO), sha256_of_bytes(card))},
+    )
 
 
 def pull_set(address: str, out: Path, splits: Sequence[str] = ()) -> PulledSet:
