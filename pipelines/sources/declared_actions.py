@@ -260,7 +260,8 @@ def _expanded(record: Any, names: Sequence[str], where: str, mistakes: Mistakes)
     missing = [name for name in columns if not components(name, names)]
     if missing:
         there = ", ".join(names[:20]) or "none"
-        mistakes.add(f"{where} needs {', '.join(missing)}; the columns of numbers are {there}", "actions")
+        advice = "; number the values of a text (0, 1 …)" if record.get("op") == "categorical" else ""
+        mistakes.add(f"{where} needs {', '.join(missing)}; the columns of numbers are {there}{advice}", "actions")
         return None
     found = [part for name in columns for part in components(name, names)]
     form = {}

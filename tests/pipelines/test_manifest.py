@@ -194,6 +194,7 @@ def test_all_that_is_wrong_with_an_action_is_told(folder: Path) -> None:
         'extra = 1\n[units]\nzz = "m"\n[[action]]\nop = "angle_difference"\ncolumns = ["x"]\n'
         '[[action]]\nop = "difference"\ncolumns = ["y"]\n[[action]]\nop = "turn"\ncolumns = ["x"]\n'
         '[[action]]\nop = "categorical"\ncolumns = ["x"]\nvalues = [0, 0.5]\n'
+        '[[action]]\nop = "categorical"\ncolumns = ["label"]\nvalues = ["cat a"]\n'
     )
     said = mistakes_of(reading_of(folder, csv_text(rows())))
     for line in (
@@ -203,6 +204,7 @@ def test_all_that_is_wrong_with_an_action_is_told(folder: Path) -> None:
         "action 2 needs y; the columns of numbers are x",
         "action 3: op 'turn' is unknown",
         "row 4: x is none of 0, 0.5",
+        "action 5 needs label; the columns of numbers are x; number the values of a text (0, 1 …)",
     ):
         assert line in said, said
 

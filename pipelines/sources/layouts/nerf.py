@@ -75,6 +75,8 @@ def _read_file(files: FileList, note: FileEntry, names: set[str], found: Finding
     split = split_of(suffix)
     whole = Scene(scene_name(folder, split or suffix), note.name, [], np.zeros((0, 4, 4)), split=split)
     frames = record["frames"]
+    if any("time" in frame for frame in frames):
+        log.warning("%s: the times of frames are not kept; what moves in the scene is in no action", note.name)
     whole.rows = [f"frame {i}" for i in range(len(frames))]
     images = [_image(frame, folder, names, whole.where(i), found) for i, frame in enumerate(frames)]
     whole.images = [image or "" for image in images]
