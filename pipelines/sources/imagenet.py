@@ -13,6 +13,7 @@ agree (docs/fidelity.md #57).
 
 from __future__ import annotations
 
+import csv
 import io
 import logging
 import re
@@ -177,8 +178,8 @@ def _text(files: FileList, note: FileEntry) -> str:
 
 
 def _solution_wnids(text: str, where: str) -> dict[str, str]:
-    lines = (line.partition(",") for line in text.splitlines()[1:])
-    found = [(stem, boxes.strip('" ').partition(" ")[0]) for stem, _, boxes in lines if stem]
+    rows = [[*row, ""] for row in csv.reader(text.splitlines()[1:]) if row]
+    found = [(row[0].strip().removesuffix(".JPEG"), row[1].strip().partition(" ")[0]) for row in rows]
     for stem, wnid in found:
         if not WNID.fullmatch(wnid):
             raise FormatError(f"{where}: the line of {stem!a} has no WordNet id; fetch it again")

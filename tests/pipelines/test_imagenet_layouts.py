@@ -79,6 +79,10 @@ def test_a_flat_val_with_the_development_kit(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "net", names, 4, 4)
     with pytest.raises(FormatError, match=r"val_00000001\.JPEG has no label: .*LOC_val_solution.*tar -xzf ILS"):
         open_source("imagenet", folder).records()
+    rows = "".join(f'"{stem}.JPEG","{label} 1 2 3 4 "\r\n' for stem, label in zip(VAL, (B, A, A), strict=True))
+    (folder / "LOC_val_solution.csv").write_text(f'"ImageId","PredictionString"\r\n{rows}')  # as a spreadsheet saves it
+    assert described(open_source("imagenet", folder)) == EXPECTED
+    (folder / "LOC_val_solution.csv").unlink()
     add_devkit(folder)
     for path in (folder, make_tar(folder, tmp_path / "net.tar")):
         assert described(open_source("imagenet", path)) == EXPECTED
