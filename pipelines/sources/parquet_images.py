@@ -14,8 +14,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 
 from pipelines.archives import read_content
 from pipelines.sources.content import file_stats, pieces_sha256, stamp_of
@@ -29,6 +29,7 @@ from shards.errors import FormatError, UsageError
 
 log = logging.getLogger(__name__)
 
+CLASSES = (pt.is_integer, pt.is_boolean, pt.is_string, pt.is_large_string, pt.is_dictionary, pt.is_null)
 LABELS, IMAGES = ("label", "labels", "fine_label", "class", "target"), ("image", "img", "png", "jpg")
 
 
@@ -80,7 +81,7 @@ class ParquetSource(FolderSource):
         schema = pq.read_schema(first)
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
         named = {name: tuple(kind["names"]) for name, kind in features.items() if "names" in kind}
-        structs = [field for field in schema if pa.types.is_struct(field.type)]
+        structs = [field for field in schema if pt.is_struct(field.type)]
         image = _one([field.name for field in structs if field.type.get_field_index("bytes") >= 0], IMAGES)
         label = _one([*named], LABELS) or _one([name for name in schema.names if name in LABELS], LABELS)
         if image is None:
@@ -92,15 +93,17 @@ class ParquetSource(FolderSource):
 
     @cached_property
     def labels(self) -> dict[str, list[str | None]]:
-        """Of the rows of each file; None for none (null, −1). FormatError: a number without a name."""
+        """Of the rows of each file; None for none (null, −1, ""). FormatError: no labels, or one without a name."""
         _, column, names = self.columns
         found: dict[str, list[str | None]] = {}
         for file in self.tables:
             table = read_parquet(self.folder / file, [column] if column else [])
+            if column and not any(is_kind(table[column].type) for is_kind in CLASSES):
+                raise FormatError(f"{file}: {column} is of {table[column].type}; labels are whole numbers or texts")
             cells = table[column].to_pylist() if column else [None] * table.num_rows
             if names and (odd := {*cells} - {None, -1, *range(len(names))}):
                 raise FormatError(f"{file}: {column} {min(odd)} has no name; there are {len(names)} names")
-            found[file] = [None if cell in (None, -1) else names[cell] if names else str(cell) for cell in cells]
+            found[file] = [None if cell in (None, -1, "") else names[cell] if names else str(cell) for cell in cells]
         return found
 
     @cached_property
@@ -115,7 +118,7 @@ class ParquetSource(FolderSource):
         said = {str(path): splits_said(path.stem) or splits_said(str(path.parent)) for path in paths}
         doubtful = [file for file, splits in said.items() if len(splits) != 1]
         if any(said.values()) and doubtful:
-            raise FormatError(f"{self.path}: {listed(doubtful)} say no one split, as others do; rename or move them")
+            raise FormatError(f"{self.path}: {listed(doubtful)} say no one split each; rename them, or move them away")
         if not doubtful and self.val_fraction is not None:
             raise UsageError(f"--val-fraction is for files without a split of their own; {self.tables[0]} has one")
         labels = [label for labels in self.labels.values() for label in labels]

@@ -73,8 +73,8 @@ def test_labels_without_names(tmp_path: Path) -> None:
         *zip(range(6), (1, 0, -1, -1, 0, 0), strict=True)
     ]
     assert {record.split for record in source.records()} == {"train", "val"}
-    write(tmp_path / "t.parquet", [1, 2], target=["dog", "cat"])
-    assert [record.label for record in open_source("folder", tmp_path / "t.parquet").records()] == [1, 0]
+    write(tmp_path / "t.parquet", [1, 2, 3], target=["dog", "cat", ""])
+    assert [record.label for record in open_source("folder", tmp_path / "t.parquet").records()] == [1, 0, -1]
 
 
 def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
@@ -82,13 +82,17 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
         write(tmp_path / name, [1], label=[0])
     with pytest.raises(FormatError, match="holds Parquet files in a, b, c; give one of these folders"):
         open_source("folder", tmp_path).records()
-    with pytest.raises(FormatError, match=r"other\.parquet say no one split, as others do"):
+    with pytest.raises(FormatError, match=r"other\.parquet say no one split each"):
         open_source("folder", tmp_path / "c").records()
     with pytest.raises(UsageError, match=r"split of their own; train\.parquet has one"):
         open_source("folder", tmp_path / "a", val_fraction=0.5).records()
     write(tmp_path / "d/0.parquet", [1], {"label": LABEL}, label=[2])
     with pytest.raises(FormatError, match=r"0\.parquet: label 2 has no name; there are 2 names"):
         open_source("folder", tmp_path / "d").records()
+    for labels in ([0.5], [[0]], [b"a"]):
+        write(tmp_path / "d/0.parquet", [1], target=labels)
+        with pytest.raises(FormatError, match=r"0\.parquet: target is of .*; labels are whole numbers or texts"):
+            open_source("folder", tmp_path / "d").records()
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "e.parquet")
     with pytest.raises(FormatError, match=r"no one column of images, \{bytes, path\}; there are text"):
         open_source("folder", tmp_path / "e.parquet").records()
