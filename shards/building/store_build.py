@@ -150,8 +150,7 @@ class StoreBuild:
         new = [name for name in tars if SHARD_NAME.fullmatch(name) and name not in self.sent]
         new = [name for name in new if f"{PARTS}/{name}.parquet" in there]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for done in [pool.submit(self._fetch, layout, name, tars[name]) for name in new]:
-                done.result()
+            list(pool.map(lambda name: self._fetch(layout, name, tars[name]), new))
         now = time.monotonic()
         self._look_after = now + LOOK_SECONDS * max(1.0, 5 * (now - began))  # of a large set, seldom
 

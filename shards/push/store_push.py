@@ -60,7 +60,6 @@ def push_to_store(folder: Path, address: str | Path, *, check: bool = True, prog
             bar.update(len(data))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for done in [pool.submit(send, name) for name in rest]:
-                done.result()
+            list(pool.map(send, rest))  # after an error, or Ctrl-C, no other is begun
         send(last)
     return StorePush(store.address, sorted(sent), len(files) - len(sent), total)
