@@ -23,7 +23,8 @@ from shards.extras import OPENCV_LIBRARIES, SYSTEM_LIBRARY
 from shards.machine.environment import describe_error, raise_file_limit, torch_out_of_memory, usable_cores
 from shards.machine.terminal import finish, is_broken_pipe, prepare_streams, silence, warn
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")]
+OUT = "Folder to write. Interrupted, the same command goes on where it was."
+Out = Annotated[Path, typer.Option("--out", "-o", help=OUT)]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what seqjepa made there of other data or options.")
 ]

@@ -64,8 +64,6 @@ def build_stl10_command(source: Source, out: Out, **given: Any) -> None:
     Examples:
       seqjepa-data build-saliency stl10 --source stl10_binary/ --out maps/stl10 --download --device cuda
       seqjepa-data build-saliency stl10 --source stl10_binary/ --out maps/stl10-sr --model spectral-residual
-
-    Interrupted, the same command goes on where it was.
     """
     _build("stl10", source, out, out_size=96, **given)
 
@@ -79,8 +77,6 @@ def build_imagenet_command(source: Source, out: Out, **given: Any) -> None:
     Examples:
       seqjepa-data build-saliency imagenet --source imagenet/ --out maps/in1k --storage log8 --device cuda:0,cuda:1
       seqjepa-data build-saliency imagenet --source imagenet/ --out maps/in1k --storage log8 --engine ray --address auto
-
-    Interrupted, the same command goes on where it was.
     """
     _build("imagenet", source, out, out_size=None, input_size=None, **given)
 
@@ -102,8 +98,6 @@ def build_folder_command(source: Source, out: Out, **given: Any) -> None:
     Examples:
       seqjepa-data build-saliency folder --source photos/ --out maps/photos --model spectral-residual
       seqjepa-data build-saliency folder --source photos.tar --out maps/photos --weights deepgaze2e.pth --device cuda
-
-    Interrupted, the same command goes on where it was.
     """
     _build("folder", source, out, **given)
 

@@ -66,8 +66,6 @@ def shard_3diebench_command(
       seqjepa-data shard 3diebench --source 3DIEBench.tar.gz --split-lists lists/ --out shards/3die
       seqjepa-data shard 3diebench --source 3DIEBench-OOD/ --split ood --split-lists lists/ --out shards/ood
       seqjepa-data shard 3diebench --source my_renders/ --val-fraction 0.2 --out shards/mine
-
-    Interrupted, the same command goes on where it was.
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.three_diebench import ThreeDIEBenchSource
@@ -92,7 +90,7 @@ def shard_stl10_command(
       seqjepa-data shard stl10 --source stl10_binary/ --maps maps/stl10 --out shards/stl10
       seqjepa-data shard stl10 --source glances/ --out shards/glances
 
-    Labels are 0 to 9, -1 in `unlabeled`. Interrupted, the same command goes on where it was.
+    Labels are 0 to 9, -1 in `unlabeled`.
     """
     _shard_images("stl10", source, out, **given)
 
@@ -112,7 +110,7 @@ def shard_imagenet_command(
       seqjepa-data shard imagenet --source imagenet.tar --fit crop --out shards/imagenet-cropped
       seqjepa-data shard imagenet --source imagenet/ --out shards/imagenet --engine ray --address auto
 
-    Image and map are resized together. Interrupted, the same command goes on where it was.
+    Image and map are resized together.
     """
     _shard_images("imagenet", source, out, **given)
 
@@ -133,8 +131,7 @@ def shard_folder_command(
       seqjepa-data shard folder --source photos/ --val-fraction 0.1 --size 128 --fit crop --out shards/photos
       seqjepa-data shard folder --source photos.tar --maps maps/photos --size 224 --out shards/photos
 
-    JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone. Interrupted, the same command goes on
-    where it was.
+    JPEG, PNG, WebP and BMP; the pixels as stored, EXIF orientation left alone.
     """
     _shard_images("folder", source, out, val_fraction=val_fraction, **given)
 

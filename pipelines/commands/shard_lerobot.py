@@ -51,8 +51,7 @@ def shard_lerobot_command(
       seqjepa-data shard lerobot --source so100/ --camera observation.images.top --state observation.state \\
                                  --unit observation.state=deg --unit action=deg --episodes 0:20 --out shards/so100
 
-    Of a set on the hub only meta/, the data and this camera's videos are loaded. Interrupted, the same command goes on
-    where it was.
+    Of a set on the hub only meta/, the data and this camera's videos are loaded.
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.lerobot import LeRobotOptions, LeRobotSource

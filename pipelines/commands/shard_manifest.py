@@ -10,7 +10,7 @@ import typer
 
 from pipelines.commands import with_options
 from pipelines.commands.shard import ENCODED, FIT, LOSSLESS, OWN_SIZE
-from shards.console import Option, option, print_json, show_contents
+from shards.console import OUT, Option, option, print_json, show_contents
 
 if TYPE_CHECKING:
     from pipelines.sources.manifest import ReadViews
@@ -55,9 +55,7 @@ CHECK: dict[str, Option] = {
     "sheet": option(Path, "With --check: the picture of three sequences.", Path("check.png")),
     "context": option(int, "With --check: context views of a training sequence.", 3, min=1),
 }
-OutUnlessCheck = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder to write; made if missing, resumed if it is ours.")
-]
+OutUnlessCheck = Annotated[Path | None, typer.Option("--out", "-o", help=OUT)]
 VIEWS_PER_SAMPLE = option(
     int | None, "Frames of a sample; longer sequences take several. Default: fits.", min=1, max=1000
 )
@@ -85,7 +83,7 @@ def shard_manifest_command(
     ] = False,
     **given: Any,
 ) -> None:
-    """Images and a table of them → `views` shards. As Hugging Face's ImageFolder, with sequences.
+    """Images and a table of them → `views` shards. As Hugging Face's ImageFolder, with sequences: docs/manifest.md.
 
     \b
     Examples:
@@ -97,8 +95,7 @@ def shard_manifest_command(
       seqjepa-data shard manifest --source scene/ --size 96 --out shards/scene
       seqjepa-data shard manifest --source coil/ --pattern '{object}__{azimuth:deg}.png' --out shards/coil
 
-    Without a table, scene/ may have NeRF's transforms.json or a COLMAP text model: docs/layouts.md.
-    Interrupted, the same command goes on where it was. docs/manifest.md has the format.
+    Without a table, scene/ may have NeRF's transforms.json or a COLMAP text model (docs/layouts.md).
     """
     from pipelines.build.views import shard_views
     from pipelines.sources.layouts import LayoutOptions, read_views

@@ -69,7 +69,7 @@ def shard_webdataset_command(
 
     Samples of several images (00.jpg, 01.jpg …), or what --sequence groups, are sequences of views: `views` shards.
     A source that begins with pipe: is a command, which a shell runs as you: give none that you have not read.
-    Interrupted, the same command goes on where it was; streams that were copied whole are not fetched again.
+    Streams that were copied whole are not fetched again.
     """
     from pipelines.build.webdataset import shard_webdataset
     from pipelines.sources.webdataset.columns import read_classes

@@ -64,8 +64,7 @@ def synth_stl10_command(
       seqjepa-data synth stl10 --out glances/ --seed 0
       seqjepa-data synth stl10 --out glances/ --train 5000 --test 2000 --unlabeled 0
 
-    Each picture shows stickers of two kinds on clutter; the pair is its class. Interrupted, the same command goes on
-    where it was.
+    Each picture shows stickers of two kinds on clutter; the pair is its class.
     """
     from pipelines.synth.glances.write import GlancesConfig, synth_stl10
 
@@ -89,7 +88,7 @@ def synth_cifar100_command(
       seqjepa-data synth cifar100 --out patterns/ --seed 0
       seqjepa-data synth cifar100 --out patterns/ --train 4000 --test 1000 --classes 10
 
-    A class is a shape with a pattern. Interrupted, the same command goes on where it was.
+    A class is a shape with a pattern.
     """
     from pipelines.synth.patterns.write import PatternsConfig, synth_cifar100
 

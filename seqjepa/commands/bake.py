@@ -58,7 +58,7 @@ def bake_command(
 ) -> None:
     """Write sequences of views as tars, for any code base. Patches at fixations, augmented images, or windows.
 
-    Interrupted, the same command goes on where it was. Several at once, on machines that share a disk, share the work.
+    Several commands at once, on machines that share a disk, share the work.
 
     \b
     Examples:

@@ -39,7 +39,7 @@ def features_command(
 ) -> None:
     """Run a frozen encoder over every view once. Training and evaluation then read its features.
 
-    Interrupted, the same command goes on where it was. Several at once, on machines that share a disk, share the work.
+    Several commands at once, on machines that share a disk, share the work.
 
     \b
     Examples:
