@@ -51,12 +51,14 @@ MISSING = (NOWHERE, OUTSIDE)  # images whose content is not to be had: they are 
 
 
 def holds_parquet(path: Path) -> bool:
-    """Whether a source is a Parquet file, or a folder of some without an image beside them."""
+    """Whether a source is a Parquet file, or a folder of some without an image, or a link to a folder, beside them."""
     if path.is_file():
         return path.suffix.lower() == ".parquet"
     found = False
-    for _, _, names in os.walk(path):
-        if any(name.lower().endswith(SUFFIXES) for name in names):
+    for place, folders, names in os.walk(path):
+        if any(name.lower().endswith(SUFFIXES) for name in names) or any(
+            os.path.islink(f"{place}/{name}") for name in folders
+        ):
             return False
         found = found or any(name.endswith(".parquet") for name in names)
     return found

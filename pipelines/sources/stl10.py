@@ -48,7 +48,8 @@ class Stl10Source(ImageSource):
         if not file.is_file():
             return CLASSES
         with file.open("rb") as opened:
-            names = tuple(opened.read(LARGEST_NAMES).decode("utf-8-sig", "replace").split())
+            lines = opened.read(LARGEST_NAMES).decode("utf-8-sig", "replace").splitlines()
+        names = tuple(name for line in lines if (name := line.strip()))
         if not names or len(set(names)) != len(names):
             raise FormatError(f"{file} holds {len(names)} names, not one different name a line; fetch it again")
         return names

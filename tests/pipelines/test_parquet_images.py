@@ -105,3 +105,7 @@ def test_a_folder_of_images_beside_a_table_is_one(tmp_path: Path) -> None:
     write(tmp_path / "f/metadata.parquet", [1])
     make_folder(tmp_path / "f", ["cat/1.png", "dog/1.png"])
     assert open_source("folder", tmp_path / "f").classes == ("cat", "dog")
+    (tmp_path / "linked").mkdir()
+    for name in ("cat", "dog", "metadata.parquet"):
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "f" / name)
+    assert open_source("folder", tmp_path / "linked").classes == ("cat", "dog")

@@ -35,6 +35,8 @@ def test_pixels_and_labels_are_torchvisions(folder: Path, monkeypatch: pytest.Mo
             assert np.array_equal(source.read(record), np.asarray(image))
     (folder / "class_names.txt").write_text("\n".join(source.classes), encoding="utf-8-sig")  # of Windows
     assert open_source("stl10", folder.parent).classes == source.classes
+    (folder / "class_names.txt").write_bytes(b"fire truck\r\n\r\ncat\r\n")
+    assert open_source("stl10", folder.parent).classes == ("fire truck", "cat")
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_named(folder: Path) -> None:
