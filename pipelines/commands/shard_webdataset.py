@@ -78,7 +78,8 @@ def shard_webdataset_command(
     from pipelines.sources.webdataset.table import Meaning
 
     as_json, tars = given.pop("as_json"), {name: given.pop(name) for name in TARS}
-    tars["classes"] = read_classes(tars["classes"]) if tars["classes"] else None
+    if tars["classes"]:
+        tars |= {"classes_file": tars["classes"].name, "classes": read_classes(tars["classes"])}
     how = SequenceOptions.parse(*(given.pop(name) for name in SEQUENCES))
     units, allow_repeats = tuple(given.pop("unit") or ()), given.pop("allow_repeats")
     meaning = Meaning(given.pop("actions"), given.pop("action"), units, allow_repeats)

@@ -412,6 +412,16 @@ def test_other_content_under_the_same_names_is_another_set(tmp_path: Path) -> No
         shard(tmp_path / "out", tar)
 
 
+def test_the_file_of_classes_is_in_the_command_that_gives_the_set_again(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "t.tar", some_samples(4))
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    words = ["shard", "webdataset", "--source", tar, "--classes", tmp_path / "names.txt", "--out", tmp_path / "out"]
+    assert CliRunner().invoke(cli.seqjepa_data_app, [*map(str, words), "--workers", "0"]).exit_code == 0
+    info = ShardSet.open(tmp_path / "out").info
+    assert info.classes == ("a", "b", "c")
+    assert "--classes names.txt" in info.provenance["command"]
+
+
 def test_a_command_gives_what_the_file_gives(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "t.tar", some_samples(4))
     plain = shard(tmp_path / "plain", tar)

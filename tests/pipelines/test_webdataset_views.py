@@ -453,7 +453,9 @@ def test_the_same_pixels_in_two_splits(tmp_path: Path) -> None:
         FormatError, match=r"1 mistake: .*a\.tar, sample 0003 .*b\.tar, sample 0012 .*the same pixels in"
     ):
         shard(tmp_path / "out", *tars, **options)
-    assert shard(tmp_path / "out", *tars, allow_repeats=True, **options).splits == ("train", "val")
+    found = shard(tmp_path / "out", *tars, allow_repeats=True, **options)
+    assert found.splits == ("train", "val")
+    assert "--allow-repeats" in found.info.provenance["command"].split()
 
 
 def test_damaged_views_and_other_sizes(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ class TarOptions:
     sources       as given, each with or without "SPLIT=" in front; `split` for those without
     label         JSON field that holds the label; None: `cls`
     classes       names of the labels, in the order of their numbers; None: the names or numbers that are there
+    classes_file  that they are from
     image         which members are the images (TarSamples)
     val_fraction  this share of each class (or of the sequences) is validation
     """
@@ -206,6 +207,7 @@ class TarOptions:
     split: str = "train"
     label: str | None = None
     classes: tuple[str, ...] | None = None
+    classes_file: str | None = None
     image: str | None = None
     val_fraction: float | None = None
 
@@ -254,7 +256,8 @@ class TarOptions:
     def to_json(self) -> dict[str, Any]:
         """For a set's provenance: no folders, and nothing of a command or address that may be secret."""
         shown = [_public(source) for source in self.sources]
-        given = {"label": self.label, "image": self.image, "val_fraction": self.val_fraction}
+        given = {"label": self.label, "classes": self.classes_file, "image": self.image}
+        given |= {"val_fraction": self.val_fraction}
         return {"source": shown, "split": self.split if self.split != "train" else None, **given}
 
 

@@ -56,8 +56,8 @@ class Meaning:
         return any((self.actions, self.action, self.units))
 
     def to_json(self) -> dict[str, Any]:
-        file = self.actions.name if self.actions else None
-        return {"actions": file, "action": self.action, "unit": list(self.units) or None}
+        given = {"action": self.action, "unit": list(self.units) or None, "allow_repeats": self.allow_repeats or None}
+        return {"actions": self.actions.name if self.actions else None, **given}
 
     def read(self, asked: TarOptions, mistakes: Mistakes) -> Declared:
         """UsageError: the file is not there, an unknown preset or unit. FormatError: the file is not TOML."""
