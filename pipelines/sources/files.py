@@ -56,9 +56,8 @@ def holds_parquet(path: Path) -> bool:
         return path.suffix.lower() == ".parquet"
     found = False
     for place, folders, names in os.walk(path):
-        if any(name.lower().endswith(SUFFIXES) for name in names) or any(
-            os.path.islink(f"{place}/{name}") for name in folders
-        ):
+        linked = any(os.path.islink(f"{place}/{name}") for name in folders)
+        if linked or any(name.lower().endswith(SUFFIXES) for name in names):
             return False
         found = found or any(name.endswith(".parquet") for name in names)
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from pipelines.archives import read_content
-from pipelines.sources.content import file_stats, pieces_sha256, stamp_of
 from pipelines.sources.file_source import Arrangement
 from pipelines.sources.files import HIDDEN, FileEntry, FileList
 from pipelines.sources.folder import FolderSource
@@ -33,26 +32,19 @@ CLASSES = (pt.is_integer, pt.is_boolean, pt.is_string, pt.is_large_string, pt.is
 LABELS, IMAGES = ("label", "labels", "fine_label", "class", "target"), ("image", "img", "png", "jpg")
 
 
-class ParquetReader:
+class ParquetReader(ParquetPictures):
     """A FileReader of cells: an image's name is its file and row, "data/train-00000-of-00002.parquet/17"."""
 
-    is_folder, root = False, ""
-
-    def __init__(self, path: Path, column: str, files: Sequence[str]):
-        self.path, self.column, self.tables = path, column, [*files]
-        self.cells = ParquetPictures(path, column, self.tables, np.zeros(0), np.zeros(0))
+    is_folder = False
 
     def __reduce__(self) -> tuple:
-        return ParquetReader, (self.path, self.column, self.tables)  # a worker opens files itself
+        return ParquetReader, (self.root, self.column, self.files, self.of, self.places)  # a worker opens files itself
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        return read_content(self.cells.cell(name.rpartition("/")[0], offset))
+        return read_content(self.cell(name.rpartition("/")[0], offset))
 
     def content_sha256(self, *_: object) -> str:
-        return pieces_sha256(self.path, self.tables)
-
-    def stamp(self, names: Iterable[str]) -> str:
-        return stamp_of(file_stats(self.path / name for name in self.tables))
+        return self.identity()["content_sha256"]
 
 
 class ParquetSource(FolderSource):
@@ -109,7 +101,7 @@ class ParquetSource(FolderSource):
     @cached_property
     def files(self) -> FileList:
         rows = ((file, row) for file, labels in self.labels.items() for row in range(len(labels)))
-        reader: Any = ParquetReader(self.folder, self.columns[0], self.tables)
+        reader: Any = ParquetReader(self.folder, self.columns[0], self.tables, np.zeros(0), np.zeros(0))
         return FileList(reader, [FileEntry(f"{file}/{row}", row) for file, row in rows])
 
     def arrange(self, files: FileList) -> Arrangement:
