@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,11 @@ def test_labels_are_the_numbers_of_names_and_splits_are_in_file_names(tmp_path: 
             seeds = [*range(first + 5 * part, first + 5 * part + 5)]
             write(source / name.format(split, part), seeds, {"label": LABEL}, label=[seed % 2 for seed in seeds])
     (source / "README.md").write_text("card")
-    assert open_source("folder", source).classes == ("zebra", "ape")
-    shard_images(open_source("folder", source), tmp_path / "out", encoding="raw", samples_per_shard=3, workers=2)
+    opened = open_source("folder", source)
+    assert opened.classes == ("zebra", "ape")
+    shard_images(opened, tmp_path / "out", encoding="raw", samples_per_shard=3, workers=0)
+    worker = pickle.loads(pickle.dumps(opened))  # as it is once files were read
+    assert np.array_equal(worker.read(opened.records()[7]), picture(7))
     assert stored(tmp_path / "out") == {
         split: {picture(seed).tobytes(): seed % 2 for seed in range(first, first + 10)}
         for first, split in ((0, "train"), (20, "val"))
