@@ -21,7 +21,7 @@ from pipelines.archives import read_content
 from pipelines.sources.file_source import Arrangement
 from pipelines.sources.files import HIDDEN, FileEntry, FileList
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.lerobot.parquet import ParquetPictures, read_parquet
+from pipelines.sources.parquet import ParquetPictures, read_parquet
 from pipelines.sources.split_folders import check_classes, class_names, listed, splits_said
 from pipelines.sources.subset import train_or_val
 from shards.errors import FormatError, UsageError

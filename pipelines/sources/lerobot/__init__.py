@@ -19,9 +19,9 @@ import numpy as np
 
 from pipelines.sources.declared_actions import Declared, action_of, read_declared, refuse_values
 from pipelines.sources.lerobot.meta import Episodes, Feature, LeRobotMeta
-from pipelines.sources.lerobot.parquet import ParquetPictures
 from pipelines.sources.lerobot.rows import EpisodeRows, FeatureChoice, Over, choose, read_rows
 from pipelines.sources.mistakes import Mistakes
+from pipelines.sources.parquet import ParquetPictures
 from pipelines.sources.split_folders import say_own_splits, split_of
 from pipelines.sources.subset import train_or_val
 from pipelines.sources.table import Pictures, TableSource, ViewTable

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
+from pipelines.sources.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
 from shards.json_fields import json_object, number, take
 from shards.machine.environment import system_errors_as

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipelines.sources.declared_actions import LARGEST_NUMBER, coarse, in_stored
 from pipelines.sources.lerobot.meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta
-from pipelines.sources.lerobot.parquet import numbers_of, read_parquet
+from pipelines.sources.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm, ParamField
 
