@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqjepa.config import RunConfig
+from seqjepa.data.actions import OF_THE_SHARDS
 from seqjepa.evaluate.results import read_results
 from seqjepa.experiments.compare_table import HEADS, aligned, cells_of, method_row, target_notes, top1_notes
 from seqjepa.experiments.job import Job, refuse_other_runs, state_of
@@ -160,9 +161,9 @@ class Grid(Runs):
         if self.recipe is not None:
             chosen, recipe = (), self.recipe
         else:
-            told = any(value not in ("none", []) for value in self.values.get("data.action", ()))
-            varied = ["data.action=varied"] if told else []  # which action does not matter here, but that there is one
-            choice = choose_recipe(self.shards, [*own, *varied]).without([*own, *(f"{key}=" for key in self.values)])
+            actions = [a for a in self.values.get("data.action", ()) if a not in ("none", [], OF_THE_SHARDS)]
+            told = assignments({"data.action": actions[0]}) if actions else ()  # what counts is that there is one
+            choice = choose_recipe(self.shards, [*own, *told]).without([*own, *(f"{key}=" for key in self.values)])
             chosen, recipe = choice.settings, choice.recipe
         return recipe, (*chosen, *load_scale(self.scale_name).changed_settings(recipe, ""), *own)
 
