@@ -70,7 +70,8 @@ def open_sequences(
 
 
 class ViewSequences(IterableDataset[ViewSequence]):
-    """Iterating gives the batches of one epoch; the next iteration those of the next.
+    """Iterating gives the batches of one epoch; the next iteration those of the next, or what is left of an epoch
+    in which the last one was left: after `next(iter(data))`, set_epoch(0) begins anew.
 
     Each rank gets its piece of every batch, also where torch.distributed begins after this was opened.
     state_dict() says which batch comes next; load_state_dict() goes on there exactly. By these names Lightning and
