@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.archives import read_content
+from pipelines.archives import printable, read_content
 from pipelines.build.encode import Frame, JpegSetting, choose_by, encoder_versions, fit_image, psnrs
 from pipelines.build.fill import Records
 from pipelines.build.options import BuildOptions, look_first
@@ -74,7 +74,7 @@ def shard_views(
     """
     asked, out = BuildOptions(**{"size": 128, "samples_per_shard": 256, "fit": None, **options}), Path(out)
     for line in warnings_of(source.table, context) if context is not None and isinstance(source, TableSource) else ():
-        log.warning("%s: %s", source.path, line)
+        log.warning("%s: %s", printable(str(source.path)), line)
     if look_first(out, _request(source, asked), overwrite) and not source.random_access:
         _refuse_other_archive(out, source.path)
         return finished_set(out)

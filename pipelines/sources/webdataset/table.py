@@ -105,7 +105,10 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         keys = [name.partition("/")[2] for name in frames.names]
         sequences = keys if len(set(keys)) == len(keys) else sequences
         if all(re.fullmatch("[0-9]{10}", key) for key in keys):
-            log.warning("%s: is %s, a key, a time? It ends at the first dot: name files without", asked.path, keys[0])
+            log.warning(
+                "%s: keys end at the first dot; if %s is the seconds of a time, name files without a dot in it",
+                *(asked.path, keys[0]),
+            )
     table = ViewTable(
         sequences=sequences,
         of=np.asarray(frames.of, np.int32)[order],
