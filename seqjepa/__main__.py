@@ -33,7 +33,7 @@ def _command(name: str) -> object:
 
 
 def _after_imports(number: int, frame: FrameType | None) -> None:
-    """KeyboardInterrupt, but of an import once that is done: torch's C++ may abort where one comes in the midst of it."""
+    """KeyboardInterrupt, but of an import once that is done: torch's C++ may abort if it comes within it."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             again = Timer(0.01, lambda: signal.pthread_kill(main_thread().ident or 0, number))

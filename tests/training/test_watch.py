@@ -21,6 +21,7 @@ from train_helpers import SACCADES, make_saliency_shards, make_shards, metrics, 
 from typer.testing import CliRunner
 
 from cli import seqjepa_app
+from seqjepa.data.actions import as_spec
 from seqjepa.data.sequence import ViewSequence, normalise
 from seqjepa.recipes import to_toml
 from seqjepa.training import pictures, progress, representation
@@ -29,6 +30,7 @@ from seqjepa.training.data import open_training_data
 from seqjepa.training.representation import EncodedSample, RepresentationMonitor
 from seqjepa.training.train import train
 from shards.errors import UsageError
+from shards.preview.rows import words_of_terms
 from shards.reader import ShardSet
 
 CPU = torch.device("cpu")
@@ -186,9 +188,9 @@ def test_the_sheet_shows_what_the_method_sees(shards):
     tile = pixels[1, 2].permute(1, 2, 0).numpy()
     corners = np.argwhere((drawn == tile[0, 0]).all(axis=2))
     assert any(np.array_equal(drawn[y : y + 128, x : x + 128], tile) for y, x in corners)
-    assert pictures._in_words(turn[0].numpy(), "rotation") == [["60.0°"], ["60.0°"]]
+    assert words_of_terms(as_spec("rotation").terms, turn[0].numpy()) == [["60.0°"], ["60.0°"]]
     blank = replace(seq, actions=torch.zeros(2, 2, 0))
-    assert pictures._in_words(blank.actions[0].numpy(), "none") == [[], []]
+    assert words_of_terms((), blank.actions[0].numpy()) == [[], []]
     assert pictures.sequence_sheet(blank, source.data, "none", "tiny").startswith(b"\x89PNG")
 
 
