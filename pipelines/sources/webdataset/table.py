@@ -100,17 +100,8 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
     fields, params, actions = _meant(walk, spec, meaning.read(asked, walk.mistakes), how.ordered)
     walk.mistakes.raise_any(str(asked.path))
     samples.others.warn(asked.path)
-    sequences = frames.names
-    if how.sequence is None and how.key is None:  # samples that are sequences of their own: the keys where all differ
-        keys = [name.partition("/")[2] for name in frames.names]
-        sequences = keys if len(set(keys)) == len(keys) else sequences
-        if all(re.fullmatch("[0-9]{10}", key) for key in keys):
-            log.warning(
-                "%s: keys end at the first dot; if %s is the seconds of a time, name files without a dot in it",
-                *(asked.path, keys[0]),
-            )
     table = ViewTable(
-        sequences=sequences,
+        sequences=_sequence_names(frames.names, asked, how),
         of=np.asarray(frames.of, np.int32)[order],
         steps=steps.astype(np.int32),
         ordered=how.ordered,
@@ -123,15 +114,31 @@ def tar_table(asked: TarOptions, how: SequenceOptions, spool: Spool, meaning: Me
         settled={**how.to_json(), **({} if asked.val_fraction is None else {"val_fraction_rule": RULE})},
         where=lambda row: walk.where(int(order[row])),
     )
+    _check_whole(table, asked, walk, order, meaning)
+    return table
+
+
+def _sequence_names(names: list[str], asked: TarOptions, how: SequenceOptions) -> list[str]:
+    """Of samples that are sequences of their own the keys, where all differ."""
+    if how.sequence is not None or how.key is not None:
+        return names
+    keys = [name.partition("/")[2] for name in names]
+    if all(re.fullmatch("[0-9]{10}", key) for key in keys):
+        words = "%s: keys end at the first dot; if %s is the seconds of a time, name files without a dot in it"
+        log.warning(words, printable(str(asked.path)), keys[0])
+    return keys if len(set(keys)) == len(keys) else names
+
+
+def _check_whole(table: ViewTable, asked: TarOptions, walk: FrameWalk, order: np.ndarray, meaning: Meaning) -> None:
+    """What is told of all frames together: a line for each doubt. FormatError: images that two splits share."""
     passed_over = [printable(name) for name in walk.columns.left_out]
     notes = [f"fields that hold no numbers are left out: {few(passed_over)}"] if passed_over else []
-    exact = np.asarray(walk.frames.params, np.float64).reshape(params.shape)
-    notes.extend(coarse([field.name for field in fields], exact[order], table.of))
+    exact = np.asarray(walk.frames.params, np.float64).reshape(table.params.shape)
+    notes.extend(coarse(table.names, exact[order], table.of))
     refuse_leaks(table, walk.mistakes, notes, allow_repeats=meaning.allow_repeats)
     walk.mistakes.raise_any(str(asked.path))
     for note in notes:
-        log.warning("%s: %s", asked.path, note)
-    return table
+        log.warning("%s: %s", printable(str(asked.path)), note)
 
 
 def _meant(
