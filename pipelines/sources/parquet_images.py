@@ -6,7 +6,6 @@ numbers, and its names the classes; of other columns the ranks of what is in the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from functools import cached_property
@@ -25,6 +24,7 @@ from pipelines.sources.parquet import ParquetPictures, read_parquet
 from pipelines.sources.split_folders import check_classes, class_names, listed, splits_said
 from pipelines.sources.subset import train_or_val
 from shards.errors import FormatError, UsageError
+from shards.json_fields import json_object, strings, take
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ class ParquetSource(FolderSource):
         first = self.folder / self.tables[0]
         read_parquet(first, [])  # which says what is wrong with it
         schema = pq.read_schema(first)
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        named = {name: tuple(kind["names"]) for name, kind in features.items() if "names" in kind}
+        named = _names_of_labels((schema.metadata or {}).get(b"huggingface", b"{}"), f"{first}: what datasets noted")
         structs = [field for field in schema if pt.is_struct(field.type)]
         image = _one([field.name for field in structs if field.type.get_field_index("bytes") >= 0], IMAGES)
         label = _one([*named], LABELS) or _one([name for name in schema.names if name in LABELS], LABELS)
@@ -124,6 +123,14 @@ class ParquetSource(FolderSource):
     @cached_property
     def classes(self) -> tuple[str, ...]:
         return self.columns[2] or class_names(label for labels in self.labels.values() for label in labels)
+
+
+def _names_of_labels(noted: bytes, where: str) -> dict[str, tuple[str, ...]]:
+    """The names of each column of ClassLabels. FormatError: what is noted is no such JSON."""
+    info = take({"info": {}, **json_object(noted, where)}, "info", dict)
+    features = take({"features": {}, **info}, "features", dict)
+    labels = {name: kind for name, kind in features.items() if isinstance(kind, dict) and "names" in kind}
+    return {name: strings(kind, "names") for name, kind in labels.items()}
 
 
 def _one(names: Sequence[str], usual: Sequence[str]) -> str | None:

@@ -19,7 +19,7 @@ import numpy as np
 from seqjepa.files import named_failures, write_file
 from shards.errors import UsageError
 from shards.machine.environment import pass_environment_on
-from shards.machine.files import TEMPORARY, refuse_read_only
+from shards.machine.files import TEMPORARY, refuse_unfit_folder
 from shards.machine.lock import FolderLock
 from shards.pixels import npy_bytes, npy_header
 
@@ -51,7 +51,7 @@ class Parts:
         if folder.exists() and (not folder.is_dir() or folder.is_symlink()):
             raise UsageError(f"{folder} is there and is no folder of ours; remove it or choose another --out")
         if not folder.exists():
-            refuse_read_only(folder.parent, folder.name)
+            refuse_unfit_folder(folder.parent, folder.name)
         self._lock = self._enter(None if task is None else PATIENCE_SECONDS)
         try:
             if task is None:

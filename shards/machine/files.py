@@ -192,7 +192,7 @@ def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:
     """UsageError unless `path` is free, in a folder that is there, or a plain file with `sign` near either end."""
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder; make it, or choose another place for {path.name}")
-    refuse_read_only(path.parent, path.name)
+    refuse_unfit_folder(path.parent, path.name)
     if path.is_symlink():
         raise UsageError(
             f"{path} is a link to {path.readlink()}, which is not replaced; remove it or give another name"
@@ -205,7 +205,7 @@ def refuse_foreign(path: Path, sign: bytes, maker: str) -> None:
         raise UsageError(f"{path} is there and was not made by {maker}; remove it or choose another name")
 
 
-def refuse_read_only(folder: Path, name: str) -> None:
+def refuse_unfit_folder(folder: Path, name: str) -> None:
     """UsageError: nothing can be made in a folder that is there, or should: said before the work, not after it."""
     if (folder / "_meta" / "dataset.json").exists():
         raise UsageError(f"{folder} is a shard set, which holds nothing else; choose another place for {name}")

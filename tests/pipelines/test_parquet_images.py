@@ -113,3 +113,14 @@ def test_a_folder_of_images_beside_a_table_is_one(tmp_path: Path) -> None:
     for name in ("cat", "dog", "metadata.parquet"):
         (tmp_path / "linked" / name).symlink_to(tmp_path / "f" / name)
     assert open_source("folder", tmp_path / "linked").classes == ("cat", "dog")
+
+
+NAMES = [json.dumps({"info": {"features": {"label": {"names": names}}}}) for names in (3, [3], None)]
+
+
+@pytest.mark.parametrize("noted", ["{", "[]", '{"info": 1}', '{"info": {"features": []}}', "[" * 9999, *NAMES])
+def test_what_a_stranger_noted_of_labels_is_refused_in_a_line(tmp_path: Path, noted: str) -> None:
+    table = pa.table({"image": [{"bytes": encoded(picture(0)), "path": None}], "label": [0]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": noted}), tmp_path / "0.parquet")
+    with pytest.raises(FormatError):
+        open_source("folder", tmp_path).records()
