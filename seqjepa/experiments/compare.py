@@ -250,8 +250,12 @@ def compare(
 
 def unfinished_methods(jobs: Iterable[str], steps: int) -> list[str]:
     """Methods that follow a moving average, where so many steps are too few for them."""
-    follow = [name for name in jobs if issubclass(find_method(name) or Method, MovingAverage)]
-    return follow if steps < CONVERGED_STEPS else []
+    return [name for name in jobs if follows_average(name)] if steps < CONVERGED_STEPS else []
+
+
+def follows_average(method: str) -> bool:
+    """Whether its target is a moving average, whose τ rises to 1 at the last step of a run."""
+    return issubclass(find_method(method) or Method, MovingAverage)
 
 
 def _settings_of(comparison: Comparison, jobs: Mapping[str, list[Job]], run: Path, device: str) -> dict[str, Any]:

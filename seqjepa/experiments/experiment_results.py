@@ -12,6 +12,7 @@ from typing import Any
 
 from seqjepa.config import EvalConfig
 from seqjepa.evaluate.checkpoints import numbers_at, numbers_of
+from seqjepa.experiments.compare import follows_average
 from seqjepa.experiments.experiment import METHODS, Experiment, Run
 from seqjepa.experiments.job import Job
 from seqjepa.recipes import flatten
@@ -129,11 +130,29 @@ class Results:
 
     @property
     def finished(self) -> list[Row]:
-        """Of methods, by steps. Where runs of several lengths are measured after the same steps, the longest counts."""
+        """Of methods, by steps. Where runs of several lengths are measured after the same steps, the longest counts,
+        with the seeds that only shorter ones have, if they train alike.
+        """
         rows = [row for row in self.rows if row.part == METHODS and row.finished]
-        found = {(row.name, row.length): row for row in sorted(rows, key=lambda row: row.schedule_length)}
+        found: dict[tuple[str, int], Row] = {}
+        for row in sorted(rows, key=lambda row: row.schedule_length):
+            shorter = found.get((row.name, row.length))
+            found[row.name, row.length] = row.joined(shorter) if shorter and self._train_alike(row, shorter) else row
         names = list(dict.fromkeys(row.name for row in rows))
         return sorted(found.values(), key=lambda row: (names.index(row.name), row.length))
+
+    def _train_alike(self, *rows: Row) -> bool:
+        """Whether runs of several lengths have the same weights after the same steps of a seed.
+
+        So where neither learning rate nor τ looks to the run's end, and the warm-up, which the shortest length that is
+        measured bounds, is as long.
+        """
+        name = rows[0].name
+        runs = {(name, row.schedule_length) for row in rows}
+        shortest = {run: min(r.length for r in self.rows if (r.name, r.schedule_length) == run) for run in runs}
+        constant = all(row.schedule == "constant" for row in rows)
+        method = self.experiment.runs.methods[name].method or name
+        return constant and not follows_average(method) and len(set(shortest.values())) == 1
 
     @property
     def methods(self) -> list[Row]:

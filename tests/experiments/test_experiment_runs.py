@@ -318,12 +318,33 @@ def test_numbers_of_runs_that_end_sooner_count_where_there_is_no_longer_one(
     found = elsewhere(shards, scale, out, there)
     first, last = (row for row in found["results"]["rows"] if row["name"] == "simclr")
     short = {**first, "schedule_length": 1, "by_seed": {"44": first["by_seed"]["43"]}}
-    for given, seeds in (([short], {1: [44]}), ([short, last], {1: [44], 2: [43]}), ([short, first], {1: [43]})):
+    for given, seeds in (
+        ([short], {1: [44]}),
+        ([short, last], {1: [44], 2: [43]}),
+        ([short, first], {1: [43, 44]}),  # it trains alike for as long
+    ):
         there.write_text(json.dumps({"results": {**found["results"], "rows": given}}))
         experiment = Experiment(NAME, shards, 1, scale, only=ONLY)
         joined = with_numbers(experiment_results(experiment, tmp_path / "none"), [there])
         assert {row.length: row.seeds for row in joined.methods} == seeds
         assert len(joined.as_json()["rows"]) == len(given)  # nothing is lost for those who read them
+
+
+def test_seeds_of_shorter_runs_count_beside_those_of_longer_ones_that_train_alike(shards: Path, scale: str) -> None:
+    """Not of a method whose τ rises to 1 at its end, nor where the warm-up is of another length."""
+
+    def row(name: str, length: int, ends: int, *seeds: int) -> Row:
+        return Row(METHODS, name, length, 12 * length, "constant", ends, True, {s: {"r2_rel": ends} for s in seeds}, ())
+
+    experiment = Experiment(NAME, shards, 1, scale, only=ONLY)
+    for name, rows, expected in (
+        ("simclr", [row("simclr", 1, 1, 42, 44), row("simclr", 1, 2, 42, 43)], {42: 2, 43: 2, 44: 1}),
+        ("seq_jepa-author", [row("seq_jepa-author", 1, 1, 44), row("seq_jepa-author", 1, 2, 42)], {42: 2}),
+        ("simclr", [row("simclr", 2, 2, 44), row("simclr", 1, 3, 42), row("simclr", 2, 3, 42)], {42: 3}),
+    ):
+        found = Results(experiment, rows, None).finished[-1]
+        assert found.name == name
+        assert {seed: scores["r2_rel"] for seed, scores in found.by_seed.items()} == expected
 
 
 def test_numbers_of_changes_at_other_lengths_are_taken(
