@@ -110,3 +110,16 @@ def test_links_and_files_that_pages_name_exist() -> None:
         missing += [f"{page}: {link}" for link in links if not (ROOT / page).parent.joinpath(link).exists()]
         missing += [f"{page}: {name}" for name in named if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_modules_that_pages_name_have_what_they_are_said_to_have(texts: dict[str, str]) -> None:
+    """Constants and private functions: `resize._crop`, `parameters.FROZEN`. Not keys by any name, as `meta.NAME`."""
+    named = [
+        (page, module, name)
+        for page in docs_text.PAGES
+        for module, name in re.findall(r"`([a-z_]+)\.(_\w+|[A-Z]{3,})`", (ROOT / page).read_text(encoding="utf-8"))
+        if name != "NAME"
+    ]
+    have = {Path(file).stem: text for file, text in texts.items() if file.endswith(".py")}
+    assert [one for one in named if not re.search(rf"\b{one[2]}\b", have.get(one[1], ""))] == []
+    assert named

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqjepa.paper.published import published
+from seqjepa.paper.sets import SETS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 METRICS = {
@@ -69,3 +70,48 @@ def test_methods_md_names_the_tables_of_a_method(method: str) -> None:
     sources = {row.source for row in published() if row.method in mine}
     wanted = {int(source.removeprefix("Table ")) for source in sources if source.startswith("Table ")}
     assert table_numbers(row_of("methods.md", method)[-2]) == wanted
+
+
+def of_table(source: str, metric: str, **fields: object) -> float:
+    (row,) = (
+        row
+        for row in published()
+        if (row.source, row.metric) == (source, metric) and all(getattr(row, key) == fields[key] for key in fields)
+    )
+    return row.value
+
+
+def relative_rotations(*methods: str) -> list[float]:
+    """R² of Table 1; of seq-JEPA at M_tr = M_val = 3."""
+    seq_jepa = {"m_tr": 3, "m_val": 3, "conditioning": "rotation"}
+    told = [seq_jepa if method == "seq-JEPA" else {} for method in methods]
+    return [
+        of_table("Table 1", "R2_rel_rot", method=method, **more) for method, more in zip(methods, told, strict=True)
+    ]
+
+
+def crops_of_tiny_imagenet() -> list[float]:
+    told = {"method": "seq-JEPA", "dataset": SETS["tiny-imagenet"].name, "m_tr": 2}
+    return [of_table("Table 2", "R2_crop", **told, conditioning=conditioning) for conditioning in ("crop", "")]
+
+
+QUOTED = {
+    r"reproduction.md: has ([\d.]+), sie ([\d.]+), equimod ([\d.]+), simclr (\d\.\d+)": relative_rotations(
+        "seq-JEPA", "SIE", "EquiMod", "SimCLR"
+    ),
+    r"reproduction.md: ContextSSL have more, ([\d.]+), pooled": relative_rotations("ContextSSL"),
+    r"comparison.md: R² of relative rotation \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|": relative_rotations(
+        "seq-JEPA", "SIE", "SEN", "EquiMod"
+    ),
+    r"augmentations.md: The paper has ([\d.]+) and ([\d.]+) after ([\d,]+) epochs on ([\d,]+) images \(Table 2": [
+        *crops_of_tiny_imagenet(), SETS["tiny-imagenet"].epochs, SETS["tiny-imagenet"].samples,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("quote", QUOTED)
+def test_pages_quote_what_the_paper_has(quote: str) -> None:
+    page, _, pattern = quote.partition(": ")
+    found = re.search(pattern, (DOCS / page).read_text(encoding="utf-8"))
+    assert found, f"{page} says it in other words"
+    assert [float(text.replace(",", "")) for text in found.groups()] == QUOTED[quote]
