@@ -128,7 +128,7 @@ def _with_set(table: Table) -> Table:
 
 def _as_released(table: Table) -> Table:
     data = table.get("data", {})
-    saccades = isinstance(data, dict) and data.get("action") == "position"
+    saccades = isinstance(data, dict) and (data.get("action") == "position" or data.get("patch"))
     return merge_tables(AUTHOR_SACCADES if saccades else AUTHOR_VIEWS, table)
 
 

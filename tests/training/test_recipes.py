@@ -97,6 +97,9 @@ def test_author_fidelity_of_saccades_keeps_adamw_and_inhibits_squares():
     assert (config.optim.optimizer, config.optim.weight_decay) == ("adamw", 1e-3)
     assert (config.optim.schedule, config.optim.lr_update, config.data.inhibition) == ("constant", "epoch", "square")
     assert load_recipe("stl-pls-noior-M4", ["fidelity=author"]).data.inhibition == "none"
+    for action in ("none", '[{op = "difference", columns = ["x", "y"]}]'):  # patches, whatever is told of them
+        told = load_recipe("", ["fidelity=author", "data.patch=32", f"data.action={action}"])
+        assert (told.optim, told.data.inhibition) == (OptimConfig(**recipes.AUTHOR_SACCADES["optim"]), "square")
 
 
 def test_a_configuration_of_an_earlier_version_still_loads(tmp_path):
