@@ -57,6 +57,14 @@ def test_crops_are_distributed_as_torchvisions(height, width):
     assert ours[:, 2:].min() > 0
 
 
+def test_shapes_of_crops_are_uniform_in_the_logarithm_up_to_the_ratios():
+    halves = Pipeline(scale=(0.2, 0.5))  # of which all fit
+    h, w = draw(Recipe(halves, halves), n=3000, side=1000).flat().crop[:, 2:].T.double().numpy()
+    width = 2 * np.log(4 / 3)
+    assert stats.kstest(np.log(w / h), stats.uniform(-width / 2, width).cdf).pvalue > 1e-4
+    assert stats.kstest(h * w / 1e6, stats.uniform(0.2, 0.3).cdf).pvalue > 1e-4
+
+
 def test_factors_are_distributed_as_torchvisions():
     torch.manual_seed(0)
     jitter = ColorJitter(0.4, 0.4, 0.2, 0.1)

@@ -152,3 +152,10 @@ def test_images_are_not_changed_and_autocast_is_ignored():
     kept = unit.clone()
     augment(unit, params, 32)
     assert torch.equal(unit, kept)
+
+
+def test_solarising_begins_at_the_threshold_itself():
+    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    found = colour.solarise(x.float(), torch.tensor([128.0]), BYTES)
+    assert torch.equal(found, F.solarize(x, 128).float())
+    assert found[0, 0, 8, 0] == 127  # of 128

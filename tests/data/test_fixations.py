@@ -88,10 +88,10 @@ def test_an_empty_map_is_uniform_from_the_start():
 
 
 def test_only_a_remnant_below_the_floor_counts_as_used_up():
-    """What the specification adds to each pixel weighs less than a remnant of 1e-9 and more than one of 1e-18."""
+    """What the specification adds to each pixel weighs less than a remnant of 1e-9 and more than one of 3e-15."""
     maps = torch.zeros(2000, 8, 8)
     maps[:, 0, 0] = 1.0
-    maps[:1000, 7, 7], maps[1000:, 7, 7] = 1e-9, 1e-18
+    maps[:1000, 7, 7], maps[1000:, 7, 7] = 1e-9, 3e-15  # the floor of 64 pixels is 6.4e-15
     second = draw(maps, 2, Fixating(patch=2))[:, 1]
     assert (second[:1000] == 7).all()
     assert (second[1000:] == 7).all(1).float().mean() < 0.1

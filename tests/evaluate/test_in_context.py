@@ -13,6 +13,7 @@ from small_context_runs import MODEL, PAIRS, context_run, context_shards
 from seqjepa.commands.evaluate import parse_sizes
 from seqjepa.config import RunConfig
 from seqjepa.data.actions import actions_between
+from seqjepa.evaluate import probe_training
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.probe_training import context_lengths, draw_context, put_in_context
 from seqjepa.evaluate.results import format_table, read_results
@@ -125,6 +126,22 @@ def test_results_hold_every_context_and_the_headline(tmp_path: Path, shards: Pat
     table = format_table(read_results(run))
     assert f"R² relative rotation, pooled, context of colour, {2 * PAIRS - 2} tokens" in table
     assert "top-1, z, without the transformer" in table
+
+
+def test_classes_are_read_from_z_as_it_is_and_all_else_from_length_1(tmp_path: Path, shards: Path, monkeypatch):
+    lengths: dict[bool, set[bool]] = {True: set(), False: set()}
+    learn = probe_training.score_tasks
+
+    def watched(tasks, bench, *rest, **more):
+        for task in tasks:
+            norms = bench.train.z.norm(dim=-1)
+            lengths[bool(task.classes)].add(bool(torch.isclose(norms, torch.ones(())).all()))
+        return learn(tasks, bench, *rest, **more)
+
+    run = context_run(tmp_path / "run")
+    monkeypatch.setattr(probe_training, "score_tasks", watched)
+    evaluate_run(run, shards, **QUICK)
+    assert lengths == {True: {False}, False: {True, False}}  # False: without the transformer
 
 
 def test_without_hues_in_the_action_there_is_one_environment(tmp_path: Path, shards: Path):

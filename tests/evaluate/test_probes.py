@@ -12,6 +12,7 @@ from seqjepa.evaluate.heads import (
     Fit,
     Job,
     StackedLinear,
+    Standardise,
     cross_entropy,
     fit,
     fit_together,
@@ -20,7 +21,7 @@ from seqjepa.evaluate.heads import (
     squared_error,
 )
 from seqjepa.evaluate.metrics import r2_avg, top1
-from seqjepa.evaluate.probes import regression
+from seqjepa.evaluate.probes import in_degrees, regression
 
 CPU = torch.device("cpu")
 
@@ -69,6 +70,13 @@ def test_stacked_heads_take_the_steps_of_separate_ones():
     for k, start in enumerate([nn.Linear(5, 3), nn.Linear(5, 3)]):
         alone = fit(lambda layer=start: layer, fixed(x[:, k], y), 300, cross_entropy, how, device=CPU)
         torch.testing.assert_close(stacked(x)[:, k], alone(x[:, k]), atol=1e-5, rtol=1e-4)
+    said, numbers = torch.randn(300, 2, 3), torch.randn(300, 2, 3)
+    classified, regressed = (
+        sum(loss(said[:, k], target) for k, target in enumerate(targets))
+        for loss, targets in ((F.cross_entropy, (y, y)), (F.mse_loss, numbers.unbind(1)))
+    )
+    torch.testing.assert_close(cross_entropy(said, y), classified)
+    torch.testing.assert_close(squared_error(said, numbers), regressed)
 
 
 def test_heads_that_learn_together_are_those_that_learn_alone():
@@ -160,3 +168,18 @@ def test_a_standardised_one_begins_at_the_mean_of_its_targets():
     inputs = lambda bank, slots: lambda rows: (x[rows], y[rows])  # noqa: E731
     head = regression("r2_hue", inputs, 1, 2, 4, deep=False, standardise=True).head(x, y)
     torch.testing.assert_close(head(x), y.mean(0).expand(512, 2))
+
+
+def test_a_feature_that_varies_by_rounding_alone_is_centred_and_not_blown_up():
+    noise = torch.randn(512, generator=torch.Generator().manual_seed(0))
+    examples = torch.stack([100 + 5e-6 * noise, 0.01 * noise, 3e-5 * noise], dim=1)
+    seen = Standardise(examples)(examples)
+    torch.testing.assert_close(seen.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    assert seen[:, 0].abs().max() < 1e-3
+    torch.testing.assert_close(seen[:, 1:].std(0), torch.ones(2))
+
+
+def test_a_median_error_is_that_of_the_rows():
+    mean, median = in_degrees(lambda p, y: (p - y).abs()[:, 0].double())
+    predicted, target = torch.tensor([[1.0], [2.0], [9.0]]), torch.zeros(3, 1)
+    assert (mean.value(predicted, target), median.value(predicted, target)) == (4, 2)

@@ -48,7 +48,8 @@ def test_rankme_by_hand():
 
 def test_lidar_by_hand():
     n, q, width = 30, 6, 5
-    z = RNG.normal(size=(n, 1, width)) * np.array([3, 2, 1, 0.1, 0]) + RNG.normal(size=(n, q, width)) * 0.5
+    noise = RNG.normal(size=(n, q, width)) * np.array([0.5, 0.5, 0.5, 0.5, 0.01])
+    z = RNG.normal(size=(n, 1, width)) * np.array([3, 2, 1, 0.1, 0]) + noise
     means = z.mean(axis=1)
     between = np.cov(means.T)
     within = sum(np.cov(of_sample.T) for of_sample in z) / n + 1e-4 * np.eye(width)

@@ -198,6 +198,11 @@ def test_seq_jepa_agrees_with_a_slow_reference(run, shards):
     for name, score in found["retrieval"].items():
         low, high = found["intervals"]["retrieval"].get(name, (score, score))
         assert low <= score <= high
+    whole, moved = (
+        [found["intervals"]["retrieval"][f"{name}{mark}"] for name in ("mrr", "h1", "h5")]
+        for mark in ("", "_no_identity")
+    )
+    assert all(a != b for a, b in zip(whole, moved, strict=True))  # without the queries that are the source itself
     assert RETRIEVAL.take(case) == found
 
 

@@ -44,6 +44,10 @@ def bank(labels: np.ndarray, slots: int = 4, **fields) -> Features:
     return bank_of(rng.normal(size=(len(labels), slots, 5)), labels, params, **fields)
 
 
+def test_maps_of_z_agg_are_of_the_papers_numbers_of_views():
+    assert umap.AGG_SIZES == {"stored views": 5, "patches": 4, "augmentations": 5}  # of ours the paper has no map
+
+
 def test_arrays_of_a_run(run, shards, quick):
     case = case_of_run(run, shards)
     scores = UMAP.take(case)["umap"]

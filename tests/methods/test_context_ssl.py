@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
@@ -137,6 +138,9 @@ def test_only_the_environments_part_of_an_action_is_seen():
     only_rotation = small(4)
     environments = [only_rotation._draw(torch.device("cpu"))[0].tolist() for _ in range(8)]
     assert environments == [[1, 1, 1, 1]] * 8
+    torch.manual_seed(0)
+    rotations = np.mean([method._draw(torch.device("cpu"))[0][0].item() for _ in range(3000)])
+    assert rotations == pytest.approx(0.5, abs=0.035)  # one environment as often as the other
 
 
 def test_a_step_is_a_function_of_its_seed():

@@ -50,6 +50,7 @@ def test_which_number_stands_beside_which():
     assert found["Table 10", "seq-JEPA", "MRR", 1, 1].key == "retrieval.mrr"
     assert found["Table 10", "seq-JEPA", "Hit@5", 3, 3].key == "retrieval_3.h5"
     assert found["Table 6", "seq-JEPA", "post_aggregator_GFLOPs", None, 8].key == "costs.macs_g.8"
+    assert found["Table 6", "seq-JEPA", "encoder_only_GFLOPs", None, None].key == "costs.macs_g.1"
     assert all(measure_of(row).percent == (row.unit in ("%", "points")) for row in TABLES)
 
 
