@@ -29,14 +29,14 @@ def bake_command(
     ] = None,
     patch: Annotated[int | None, typer.Option(min=1, help="Side of a patch in pixels. Default: 32.")] = None,
     inhibition: Annotated[
-        str | None, typer.Option(help="Inhibition of return: disc (default), square or none.")
+        str | None, typer.Option(help="Inhibition of return: disc, square or none. Default: by fidelity.")
     ] = None,
     fixations: Annotated[
         str | None, typer.Option(help="Fixations are drawn from: saliency (default) or uniform.")
     ] = None,
     fill: Annotated[str | None, typer.Option(help="Colour outside the image: black (default) or mean.")] = None,
     fidelity: Annotated[
-        str | None, typer.Option(help="paper (default), or author: as the released code cuts patches.")
+        str | None, typer.Option(help="paper (default: disc), or author: as the released code cuts patches (square).")
     ] = None,
     order: Annotated[
         str | None,
@@ -87,7 +87,7 @@ def _how(
     another kind of set, or about patches beside --augment."""
     from seqjepa.data.augment.recipes import build_recipe
     from seqjepa.data.bake import OfStored
-    from seqjepa.data.fixations import Fixating
+    from seqjepa.data.fixations import fixating_as
     from shards.errors import ConfigError
     from shards.reader import ShardSet
 
@@ -101,7 +101,7 @@ def _how(
     if kind == "views":
         return OfStored(**stored)
     if augment is None:
-        return Fixating(**patches)
+        return fixating_as(**{"fidelity": "paper", **patches})
     if patches:
         given = ", ".join(f"--{name}" for name in patches)
         raise ConfigError(f"{given} is for patches, --augment {augment} for whole images; leave out one")

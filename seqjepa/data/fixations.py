@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -74,6 +74,11 @@ class Fixating:
                 f"the released code transposes places, which takes square images, and these are {height}×{width}; "
                 "use fidelity paper, or square images"
             )
+
+
+def fixating_as(fidelity: str, **given: Any) -> Fixating:
+    """What is not given as the fidelity has it: the released code inhibits a square (docs/fidelity.md #8)."""
+    return Fixating(**{"inhibition": "square" if fidelity == "author" else "disc", "fidelity": fidelity, **given})
 
 
 def fixation_numbers(

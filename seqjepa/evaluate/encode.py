@@ -17,7 +17,7 @@ from seqjepa.config import EvalConfig
 from seqjepa.data.actions import needs_order
 from seqjepa.data.augment.parameters import stored_scaling
 from seqjepa.data.augment.recipes import build_recipe
-from seqjepa.data.fixations import Fixating
+from seqjepa.data.fixations import Fixating, fixating_as
 from seqjepa.data.one_pass import decoding_threads
 from seqjepa.data.sampling import with_views, with_windows
 from seqjepa.data.sequence import KindOfViews
@@ -269,8 +269,7 @@ def patches_for_position(loaded: LoadedRun, stored: ShardSet, patch: int | None)
     """
     spec = stored.info.spec
     assert isinstance(spec, ImageSpec), "other sets have no images"
-    author = loaded.config.fidelity == "author"
-    how = Fixating(patch or PAPER_PATCH, "square" if author else "disc", fidelity="author" if author else "paper")
+    how = fixating_as(loaded.config.fidelity, patch=patch or PAPER_PATCH)
     if spec.saliency == "none":
         if patch is not None:
             raise ConfigError(

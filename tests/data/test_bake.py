@@ -10,9 +10,11 @@ from bake_sources import build_source
 from loaders import assert_same, patch_loader, stored_loader
 from typer.testing import CliRunner
 
-from seqjepa.commands.bake import bake_command
+from seqjepa.commands.bake import _how, bake_command
 from seqjepa.data.bake import Baking, bake
 from seqjepa.data.fixations import Fixating
+from seqjepa.recipes import load_recipe
+from seqjepa.training.data import fixating
 from shards.console import new_app
 from shards.errors import ConfigError, UsageError
 from shards.reader import ShardSet
@@ -177,3 +179,14 @@ def test_the_command_bakes_and_says_what_is_there(source, tmp_path):
         assert refused.exit_code == 2
         assert message in refused.output
         assert len(refused.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"inhibition": "none"}, {"fixations": "uniform"}])
+@pytest.mark.parametrize("fidelity", ["paper", "author"])
+def test_patches_that_the_command_bakes_are_those_that_a_run_sees(source, fidelity, more):
+    """Released patches with them (docs/fidelity.md #8): a square, where nothing else is asked for."""
+    baked = _how(source, None, {"fidelity": fidelity, "patch": 8, **more}, {})
+    config = load_recipe(
+        "saccades-tiny", [f"fidelity={fidelity}", "data.patch=8", *(f"data.{k}={more[k]}" for k in more)]
+    )
+    assert baked == fixating(config)
