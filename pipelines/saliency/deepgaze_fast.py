@@ -358,7 +358,7 @@ def area_matrix(pixels: int, cells: int) -> Tensor:
 
 
 def area_pool(density: Tensor, size: tuple[int, int]) -> Tensor:
-    """The mass of [B, H, W] in each cell of a grid of `size`: [B, *size], same sum. A·P·Aᵀ, SALIENCY recipe [R]."""
+    """The mass of [B, H, W] in each cell of a grid of `size`: [B, *size], same sum: A·P·Aᵀ."""
     rows, cols = (area_matrix(n, m).to(density) for n, m in zip(density.shape[1:], size, strict=True))
     return rows @ density @ cols.mT
 

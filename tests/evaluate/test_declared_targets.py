@@ -15,7 +15,7 @@ from seqjepa.data.draws import Purpose
 from seqjepa.evaluate.features import Features
 from seqjepa.evaluate.metrics import Resampling
 from seqjepa.evaluate.probe_training import score_tasks
-from seqjepa.evaluate.probes import Bench
+from seqjepa.evaluate.probes import TOP1, Bench
 from seqjepa.evaluate.studies import Capabilities
 from seqjepa.evaluate.targets import DeclaredTargets, Target, TargetPart, declared_targets, unread, way_target
 from seqjepa.evaluate.tasks import angle_errors, matrices, mean_rotation, metrics_of, rotation_errors, tasks_for
@@ -216,6 +216,14 @@ def test_the_best_constant_rotation_is_scipys_mean() -> None:
     six = mean_rotation(torch.from_numpy(turns.as_matrix()[..., :2].swapaxes(1, 2).reshape(-1, 6)), slice(0, 6))
     assert (Rotation.from_quat(quaternion.numpy()).inv() * mean).magnitude() < 1e-6
     np.testing.assert_allclose(matrices(six[None])[0], mean.as_matrix(), atol=1e-6)
+    half = Rotation.from_rotvec(np.pi * np.repeat(np.eye(3), [8, 7, 5], axis=0))  # whose matrices' mean is a reflection
+    six = mean_rotation(torch.from_numpy(half.as_matrix()[..., :2].swapaxes(1, 2).reshape(-1, 6)), slice(0, 6))
+    np.testing.assert_allclose(matrices(six[None])[0], np.diag([1, -1, -1]), atol=1e-6)
+
+
+def test_the_best_constant_class_is_the_most_frequent_of_training() -> None:
+    known, target = torch.tensor([2, 0, 2, 1, 2, 0]), torch.tensor([0, 2, 2, 2])
+    assert TOP1.value(TOP1.constant(known).expand(4, -1), target) == 0.75
 
 
 def test_what_z_holds_is_read_whole_and_better_than_blind() -> None:

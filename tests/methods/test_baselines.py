@@ -127,7 +127,7 @@ def test_projectors_have_biases_and_a_last_norm_where_the_released_ones_have_the
 
 
 def test_basis_vectors_give_the_slices_of_the_hypernetwork() -> None:
-    net, y = Hypernetwork(4, 5), torch.randn(4, 5)
+    net, y = Hypernetwork(4, 9), torch.randn(4, 9)
     torch.testing.assert_close(
         net(y, torch.eye(4)), torch.stack([w @ row for w, row in zip(net.weight, y, strict=True)])
     )
