@@ -89,3 +89,10 @@ def test_what_the_text_mentions_exists(call: docs_text.Shown) -> None:
 )
 def test_mistakes_are_found(call: str, mistake: str) -> None:
     assert complaint(call)[0] == mistake
+
+
+def test_the_page_on_where_data_is_to_be_had_names_what_imports_it() -> None:
+    importers = [name for app in APPS.values() for name in app.commands if name.startswith("import-")]  # type: ignore[attr-defined]
+    page = (docs_text.ROOT / "docs/data.md").read_text(encoding="utf-8")
+    assert len(importers) == 3
+    assert [name for name in importers if name not in page] == []
