@@ -11,6 +11,7 @@ from torch import nn
 
 from seqjepa.data.sequence import ViewSequence
 from seqjepa.methods.base import StepOutput
+from seqjepa.report.figures.drawing import CAPTIONS
 from seqjepa.training.distributed import World
 from seqjepa.training.monitor import EpochMeter, OnlineProbes, probe_scores
 from shards.schema import ActionSpec, ActionTerm
@@ -116,3 +117,10 @@ def test_samples_without_a_label_do_not_count():
     sums = OnlineProbes(WIDTHS, 3, 4).learn({"z": torch.randn(6, 3, 6), "z_agg": torch.randn(6, 8)}, seq, World())
     assert sums["labelled"] == 2
     assert sums["correct"] <= 2
+
+
+def test_the_reports_caption_says_what_kinds_of_heads_they_are():
+    heads = OnlineProbes(WIDTHS, classes=3, action_size=4).heads
+    assert isinstance(heads["class"], nn.Linear)
+    assert [type(layer) for layer in heads["action"]] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert "linear for the class, with a hidden layer for the action" in CAPTIONS["online-probes"]["caption"]
