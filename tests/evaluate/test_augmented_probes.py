@@ -134,6 +134,17 @@ def test_released_actions_are_normalised_over_the_whole_draw_before_prefixes_are
     np.testing.assert_allclose(z_agg[:, 0, -1], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("method", "second"), [(Blind(), 1), (None, V - 1)])
+def test_released_pairs_of_methods_without_z_agg_are_those_of_a_draw_of_two(method, second):
+    subject = Capabilities(
+        method, PRESETS["blur"], 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations", author=True
+    )
+    bank = bank_of(20, seed=0, scaling=None)
+    measure = next(m for m in tasks_for(subject, EvalConfig(m_val=(2,), probe_epochs=1))[0] if m.name == "r2_blur")
+    x, _ = measure.inputs(bank, bank.draw(0, 0, Purpose.PROBE, measure.views))(torch.arange(20))
+    np.testing.assert_array_equal(x, torch.cat([bank.z[:, 0], bank.z[:, second]], 1))
+
+
 def test_no_view_of_the_target_pipeline_goes_into_z_agg():
     subject = Capabilities(
         Blind(), PRESETS["augmentation"], 2, AUGMENTATION_COLUMNS, V, labelled=True, seen="augmentations"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_runs import IMAGE, TINY, augmented_run_of, build_images
 
+import seqjepa
 from seqjepa.config import EvalConfig
 from seqjepa.data.augment.parameters import constants_for
 from seqjepa.data.augment.recipes import RECIPES
@@ -58,6 +59,8 @@ def test_released_runs_say_what_their_targets_are(images, tmp_path):
     how = evaluate_run(run, images, **QUICK)["protocol"]["augmenting"]
     assert (how["r2_views"], how["r2_pairs"]) == (4, "the first two of 4 views")
     assert how["scaling"] == "norm over the views of a draw"
+    (term,) = seqjepa.load(run, "cpu").action_spec.spec.terms
+    assert (term.normalise, term.mean) == ("norm", ())
 
 
 def test_numbers_stand_in_the_table_and_on_the_page(augmented_run, images):

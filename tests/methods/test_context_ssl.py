@@ -257,3 +257,10 @@ def test_its_macs_are_those_of_its_layers():
     macs = count_macs(method, 6, 16, 1)
     assert macs.forward == encoder
     assert macs.training == pytest.approx(3 * forward, rel=0.05)
+
+
+@pytest.mark.parametrize(("fidelity", "weight"), [("paper", 0), ("author", 1)])
+def test_residual_branches_begin_at_zero_but_for_the_authors(fidelity, weight):
+    config = RunConfig(fidelity=fidelity, data=DataConfig(action="rotation"), model=MODEL)
+    encoder = ContextSSL(config, 4).encoder
+    assert {value for block in encoder.layer1 for value in block.bn2.weight.tolist()} == {weight}

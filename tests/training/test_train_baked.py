@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from loaders import stored_loader
 from train_helpers import make_saliency_shards, metrics, tiny_config
 
+import seqjepa
 from seqjepa.config import EvalConfig
-from seqjepa.data.augment.parameters import stored_scaling
+from seqjepa.data.actions import actions_between
+from seqjepa.data.augment.parameters import scaled, stored_scaling
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.bake import Baking, bake
 from seqjepa.data.draws import Purpose
+from seqjepa.embedding.request import Asked
+from seqjepa.embedding.run import embed_run
 from seqjepa.evaluate.encode import encode_splits
 from seqjepa.evaluate.run import evaluate_run
 from seqjepa.training.checkpoint import load_run
@@ -68,6 +73,13 @@ def test_evaluation_scales_the_actions_of_a_baked_set_as_training_did(tmp_path, 
     ) as loader:  # fmt: skip
         trained_on = next(loader.epoch(0)).actions
     torch.testing.assert_close(banks.train.actions(slots, "augmentation"), trained_on, rtol=0, atol=0)
+    embed_run(tmp_path / "run", tmp_path / "f.npz", Asked(shards=tmp_path / "baked"), device="cpu", progress=False)
+    scale = scaled("augmentation", None if fidelity == "author" else stored_scaling(stored.info))
+    with np.load(tmp_path / "f.npz") as npz:
+        rows = npz["z_agg_rows"]
+        actions = torch.from_numpy(actions_between(npz["params"][rows], npz["param_names"].tolist(), scale))
+        expected = seqjepa.load(tmp_path / "run", "cpu").method.aggregate(torch.from_numpy(npz["z"][rows]), actions)
+        torch.testing.assert_close(torch.from_numpy(npz["z_agg"]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_on_baked_augmentations_is_probed_as_one_on_the_images(tmp_path):
