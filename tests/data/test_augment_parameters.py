@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,3 +161,15 @@ def test_recipes_are_chosen_by_name_and_changed_field_by_field():
         build_recipe("byol")
     with pytest.raises(ConfigError, match="views is 0"):
         draw(n=1, views=0)
+
+
+def test_the_page_on_augmentations_has_the_recipes_as_they_are():
+    page = (Path(__file__).parents[2] / "docs/augmentations.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)`(?: \(the paper's\))? \| ((?:whole image|[\d.]+ –).*)$", page, re.MULTILINE))
+    assert set(rows) == set(RECIPES)
+    for name, recipe in RECIPES.items():
+        seen, target = recipe.observation, recipe.target
+        jitter = [seen.brightness, seen.contrast, seen.saturation, seen.hue] if seen.jitter else []
+        both = [seen.blur, target.blur, seen.solarise, target.solarise]
+        wanted = [*(seen.scale or ()), seen.flip, seen.jitter, *jitter, seen.grayscale, *both]
+        assert list(map(float, re.findall(r"[\d.]+", rows[name]))) == wanted, name
