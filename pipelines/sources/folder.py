@@ -3,6 +3,7 @@
 photos/*.jpg                                  one split, no classes
 photos/cat/*.jpg  photos/dog/*.jpg            classes by sorted name; --val-fraction takes a share of each
 photos/Training/cat/…  photos/dev/cat/…       splits of their own (split_folders.py); the same class ids in all
+photos/cat/train/…     photos/cat/val/…       the same, where all classes hold splits alone
 tiny-imagenet-200/train/<wnid>/images/*.JPEG  folders below the class do not matter
 tiny-imagenet-200/val/images/*.JPEG           … and "images" is no class; val/val_annotations.txt has the classes
 """
@@ -30,6 +31,7 @@ from pipelines.sources.split_folders import (
     say_ranks,
     split_of,
     splits_said,
+    with_splits_first,
 )
 from pipelines.sources.subset import RULE, check_fraction, train_or_val
 from shards.errors import FormatError, UsageError
@@ -75,14 +77,15 @@ class FolderSource(FileSource):
     def arrange(self, files: FileList) -> Arrangement:
         """Raises UsageError or FormatError where splits and classes cannot be told; says what is odd."""
         names = [PurePosixPath(entry.name) for entry in files.images]
-        folders = has_split_folders(names)
+        placed = with_splits_first(names)
+        folders = has_split_folders(placed)
         if folders and self.val_fraction is not None:
             raise UsageError("--val-fraction is for folders without a split of their own; this one has train/ or val/")
         noted = _noted_classes(files)
-        inner = below_splits(names) if folders else names
+        inner = below_splits(placed) if folders else names
         _refuse_beside_images(names, inner, noted)
         labels = [noted.get(str(name)) or _class(below) for name, below in zip(names, inner, strict=True)]
-        splits = [split_of(name.parts[0]) for name in names] if folders else self._splits(names, labels)
+        splits = [split_of(name.parts[0]) for name in placed] if folders else self._splits(names, labels)
         check_classes(splits, labels)
         say_ranks(labels)
         say_one_class(inner, labels)

@@ -101,6 +101,20 @@ def may_tell_splits(file: str) -> bool:
     return path.suffix in TABLES or (path.suffix in LISTS and bool(splits_said(path.stem)))
 
 
+def with_splits_first(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    """cat/train/1.jpg as train/cat/1.jpg, where all images lie so and a class has several splits.
+
+    Not with folders below: part1/train/cat/1.jpg and part2/train/cat/1.jpg have other classes.
+    """
+    found: dict[str, set[str | None]] = {}
+    for name in names:
+        found.setdefault(name.parts[0], set()).add(split_of(name.parts[1]) if len(name.parts) == 3 else None)
+    several = len(found) > 1 and any(len(splits) > 1 for splits in found.values())
+    if not several or None in set().union(*found.values()) or any(map(is_like_a_split, found)):
+        return [*names]
+    return [PurePosixPath(split, top, file) for top, split, file in (name.parts for name in names)]
+
+
 def below_splits(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
     """Paths below train/, val/ … where all images lie in such folders. train/train/, as archives are often unpacked, is
     one of them where nothing lies beside the inner one."""
@@ -269,8 +283,8 @@ def _gap(split: str, missing: Collection[str], none: bool) -> str:
 
 
 def _look_below_classes(names: Sequence[PurePosixPath]) -> None:
-    """cat/train/1.jpg: the labels are right, but training and test images would be one split, which is said. So are the
-    folders in as few classes as there are splits, or the same ones in all: in whatever language, Treino/cat/1.jpg and
+    """cat/train/1.jpg beside dog/2.jpg: training and test images would be one split, which is said. So are the folders
+    in as few classes as there are splits, or the same ones in all: in whatever language, Treino/cat/1.jpg and
     Teste/dog/2.jpg may be splits.
 
     FormatError for part1/train/cat/1.jpg beside part2/test/cat/2.jpg, where part1 and part2 are no classes.

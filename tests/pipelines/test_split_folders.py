@@ -45,9 +45,11 @@ def described(source: ImageSource) -> list[tuple[str, str, str | None]]:
     [("Training", "dev", "Testing"), ("TRAIN", "Valid", "Test"), ("train", "VALIDATION", "TESTING")],
 )
 def test_splits_in_any_spelling(tmp_path: Path, train: str, val: str, test: str) -> None:
-    names = [f"{split}/{kind}/{i}.png" for i, split in enumerate((train, val, test)) for kind in ("cat", "dog")]
-    folder = make_folder(tmp_path / "f", [f"pets/{name}" for name in names], 2, 2)
-    for path in (folder, make_tar(folder, tmp_path / "t.tar"), make_zip(folder, tmp_path / "t.zip")):
+    """Above the classes, or below every one of them."""
+    of_split = [(split, kind, i) for i, split in enumerate((train, val, test)) for kind in ("cat", "dog")]
+    folder = make_folder(tmp_path / "f", [f"pets/{split}/{kind}/{i}.png" for split, kind, i in of_split], 2, 2)
+    below = make_folder(tmp_path / "b", [f"pets/{kind}/{split}/{i}.png" for split, kind, i in of_split], 2, 2)
+    for path in (folder, below, make_tar(folder, tmp_path / "t.tar"), make_zip(below, tmp_path / "t.zip")):
         source = open_source("folder", path)
         assert source.classes == ("cat", "dog")
         assert described(source) == [
@@ -106,7 +108,9 @@ def test_what_would_give_wrong_labels_is_refused(tmp_path: Path, names: list[str
     [
         (["cat/1.png", "dog/1.png", "test_set/1.png"], "test_set looks like a split, and is taken as a class"),
         (["cat/train/1.png", "cat/test/1.png"], None),  # the lone folder is passed through: splits
-        (["cat/train/1.png", "cat/test/2.png", "dog/train/1.png"], "cat holds test and train, which are passed over"),
+        (["cat/train/1.png", "cat/test/2.png", "dog/train/1.png"], "test has no image of dog"),
+        (["cat/train/1.png", "cat/test/2.png", "dog/1.png"], "cat holds test and train, which are passed over"),
+        (["a/train/x/1.png", "a/test/x/2.png", "b/train/x/3.png"], "a holds test and train, which are passed over"),
         (["train/cat/1.png", "train/dog/1.png", "val/cat/1.png"], "val has no image of dog"),
         (["train/cat/1.png", "test/1.png"], "test has no folders of classes, so that its images have no label"),
         (["train/cat/1.png", "train/2.png"], "1 images lie beside the folders of classes and have no label"),
