@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,6 +126,27 @@ OF_PATHS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno
 """What is wrong with a path that was given, rather than with a disk."""
 
 
+def _folded(line: str, width: int) -> str:
+    """An example of a help within this width, which a shell still takes as one command: it breaks before options."""
+    if len(line) <= width:
+        return line
+    whole = re.sub(r" (?!--?[a-z])", "\0", line.strip())
+    lines = textwrap.wrap(
+        whole,
+        width - 2,
+        initial_indent="    ",
+        subsequent_indent=" " * 8,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return " \\\n".join(lines).replace("\0", " ")
+
+
+def _fitted(text: str, width: int) -> str:
+    """A help whose examples, the only lines that are not wrapped, fit the terminal too."""
+    return "\n".join(_folded(line, width) for line in re.sub(r" \\\n +", " ", text).split("\n"))
+
+
 class OneLineErrors(TyperGroup):
     """Prints what went wrong as one line and exits with its code; a reader that has gone (`| head`) ends it quietly."""
 
@@ -141,6 +163,9 @@ class OneLineErrors(TyperGroup):
             if (error := finish(sys.stdout)) and not is_broken_pipe(error):
                 warn(f"error: cannot write to standard output: {describe_error(error)}")
                 raise SystemExit(1) from None
+
+    def get_help(self, ctx: Any) -> str:
+        return _fitted(super().get_help(ctx), ctx.make_formatter().width)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -223,7 +248,8 @@ PLACEHOLDERS = {"int": "N", "float": "X", "Path": "PATH"}
 class OneOfData(TyperCommand):
     """Refuses --source a --source b, of which the last would be taken and the other one forgotten.
 
-    Values stand as N, X, PATH or TEXT in its help, where typer writes <int range> or <list[str]>.
+    Values stand as N, X, PATH or TEXT in its help, where typer writes <int range> or <list[str]>; arguments as they are
+    named, where typer writes {RUN} and RUN <path>.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -232,6 +258,12 @@ class OneOfData(TyperCommand):
             told = getattr(param, "bare_type", None)  # of typer's own parameters
             if told and param.metavar is None and not getattr(param, "is_flag", False):
                 param.metavar = PLACEHOLDERS.get(re.sub(r"list\[|\]", "", told()), "TEXT")
+            if param.param_type_name == "argument":
+                named = param.metavar
+                vars(param).update(_usage_display_name=lambda named=named: named, display_type_rich=lambda ctx: None)
+
+    def get_help(self, ctx: Any) -> str:
+        return _fitted(super().get_help(ctx), ctx.make_formatter().width)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         order = self.make_parser(ctx).parse_args(args=list(args))[2]

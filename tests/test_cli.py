@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from test_terminals import command_paths
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import cli
@@ -18,51 +21,32 @@ from shards import console
 from shards.errors import FailureError, UsageError, reason_of
 
 runner = CliRunner()
-COMMANDS = [
-    (cli.seqjepa_app, []),
-    (cli.seqjepa_app, ["train"]),
-    (cli.seqjepa_app, ["evaluate"]),
-    (cli.seqjepa_app, ["compare"]),
-    (cli.seqjepa_app, ["sweep"]),
-    (cli.seqjepa_app, ["demo"]),
-    (cli.seqjepa_app, ["report"]),
-    (cli.seqjepa_app, ["export"]),
-    (cli.seqjepa_app, ["push"]),
-    (cli.seqjepa_app, ["pull"]),
-    (cli.seqjepa_app, ["doctor"]),
-    (cli.seqjepa_app, ["recipes", "ls"]),
-    (cli.seqjepa_app, ["recipes", "cat"]),
-    (cli.seqjepa_data_app, []),
-    (cli.seqjepa_data_app, ["get"]),
-    (cli.seqjepa_data_app, ["shard", "3diebench"]),
-    (cli.seqjepa_data_app, ["shard", "stl10"]),
-    (cli.seqjepa_data_app, ["shard", "imagenet"]),
-    (cli.seqjepa_data_app, ["shard", "folder"]),
-    (cli.seqjepa_data_app, ["synth", "3die"]),
-    (cli.seqjepa_data_app, ["synth", "stl10"]),
-    (cli.seqjepa_data_app, ["build-saliency", "stl10"]),
-    (cli.seqjepa_data_app, ["build-saliency", "imagenet"]),
-    (cli.seqjepa_data_app, ["build-saliency", "folder"]),
-    (cli.seqjepa_data_app, ["import-saliency", "stl10"]),
-    (cli.seqjepa_data_app, ["import-saliency", "imagenet"]),
-    (cli.seqjepa_data_app, ["score-saliency"]),
-    (cli.seqjepa_data_app, ["bake"]),
-    (cli.seqjepa_data_app, ["push"]),
-    (cli.seqjepa_data_app, ["pull"]),
-    (cli.seqjepa_data_app, ["verify"]),
-    (cli.seqjepa_data_app, ["info"]),
-    (cli.seqjepa_data_app, ["preview"]),
-]
+APPS = {"seqjepa": cli.seqjepa_app, "seqjepa-data": cli.seqjepa_data_app}
 
 
-@pytest.mark.parametrize(
-    ("app", "words"), COMMANDS, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
-)
-def test_help_has_an_example_for_every_command(app, words: list[str]):
-    result = runner.invoke(app, [*words, "--help"])
-    assert result.exit_code == 0, result.output
-    assert "Example" in result.output
-    assert not re.search(r"--[a-z-]+ +<", result.output), "a type where a placeholder may stand: <int range>"
+@pytest.mark.parametrize("name", APPS)
+def test_every_help_has_examples_that_fit_a_terminal_and_names_no_type_of_python(name: str):
+    for words in command_paths(get_command(APPS[name])):
+        result = runner.invoke(APPS[name], [*words, "--help"], prog_name=name, terminal_width=80)
+        assert result.exit_code == 0, result.output
+        assert "Example" in result.output, words
+        assert [line for line in result.output.splitlines() if len(line) > 80] == []
+        assert not re.search(r"<(str|int|float|list|[Pp]ath)|[{][A-Z]|\[\[", result.output), (
+            "<int range>, RUN <path>, {RUN}"
+        )
+
+
+def test_an_example_that_is_folded_is_the_same_command():
+    """Also where it is folded in the source; texts between quotation marks stay whole."""
+    for words in (["push"], ["shard", "lerobot"], ["score-saliency"]):
+        app = cli.seqjepa_app if words == ["push"] else cli.seqjepa_data_app
+        wide, narrow = (runner.invoke(app, [*words, "--help"], terminal_width=columns).output for columns in (200, 60))
+        assert max(map(len, narrow.splitlines())) <= 60
+        calls = [
+            [shlex.split(line) for line in re.sub(r" \\\n +", " ", text).splitlines() if line.startswith("    seqjepa")]
+            for text in (wide, narrow)
+        ]
+        assert calls[0] == calls[1] != []
 
 
 @pytest.mark.parametrize(

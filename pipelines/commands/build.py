@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 build_app = new_app(
     "Build one set by many machines: prepare, work, finish.",
     "seqjepa-data build prepare shard imagenet --source imagenet/ --out shards/imagenet",
-    "seqjepa-data build work shards/imagenet     on as many machines as you like",
+    "seqjepa-data build work shards/imagenet    # on as many machines as you like",
 )
 
 OTHERS_WORDS: dict[str, Any] = {

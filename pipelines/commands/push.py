@@ -82,7 +82,7 @@ def pull_set_command(
     shards of other splits are not loaded, and the folder is a set of those that are.
 
     \b
-    Example:
+    Examples:
       seqjepa-data pull hf://datasets/me/3die --out shards/3die
       seqjepa-data pull hf://datasets/me/3die --split val --out shards/3die-val
       seqjepa train --shards shards/3die --out runs/3die

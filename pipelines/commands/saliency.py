@@ -10,8 +10,14 @@ import typer
 from pipelines.commands import ENGINE, with_options
 from shards.console import AsJson, Option, Out, Overwrite, Workers, new_app, option, print_json, show_contents
 
-build_saliency_app = new_app("Compute the saliency map of every image of a source.")
-import_saliency_app = new_app("Take published saliency arrays over into a set of maps.")
+build_saliency_app = new_app(
+    "Compute the saliency map of every image of a source.",
+    "seqjepa-data build-saliency folder --source photos/ --out maps/photos --model spectral-residual",
+)
+import_saliency_app = new_app(
+    "Take published saliency arrays over into a set of maps.",
+    "seqjepa-data import-saliency stl10 --maps salmap-stl10/ --source stl10_binary/ --out maps/stl10",
+)
 
 Source = Annotated[Path, typer.Option(help="Folder (or plain .tar or .zip) of the images.")]
 CentreBias = Annotated[Path | None, typer.Option(help="centerbias_mit1003.npy, or its folder.")]

@@ -10,7 +10,11 @@ import typer
 from pipelines.commands import ENGINE, with_options
 from shards.console import AsJson, Option, Out, Overwrite, Workers, new_app, option, show_contents
 
-shard_app = new_app("Write shards from a data set on disk.")
+shard_app = new_app(
+    "Write shards from a data set on disk.",
+    "seqjepa-data shard manifest --source photos/ --size 96 --out shards/photos",
+    "seqjepa-data shard folder --source flowers/ --size 96 --out shards/flowers",
+)
 
 MAPS = option(Path | None, "Saliency maps of the same source (build-saliency): gives `saliency` shards.")
 FIT = option(str, "squash the whole image, or crop its centred square.", "squash")

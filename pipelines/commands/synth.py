@@ -9,7 +9,9 @@ import typer
 from pipelines.commands import with_options
 from shards.console import Device, Option, Out, Overwrite, new_app, option
 
-synth_app = new_app("Write a procedural data set: no download, no licence.")
+synth_app = new_app(
+    "Write a procedural data set: no download, no licence.", "seqjepa-data synth 3die --out shards/synth --shards"
+)
 
 
 OBJECTS: dict[str, Option] = {

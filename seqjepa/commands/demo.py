@@ -26,9 +26,9 @@ def demo_command(
 
     \b
     Examples:
-      seqjepa demo && xdg-open demo/report.html     objects seen from several sides
-      seqjepa demo saccades                         glances at salient places of a picture
-      seqjepa demo augmentations                    crops of a picture
+      seqjepa demo                  # objects seen from several sides
+      seqjepa demo saccades         # glances at salient places of a picture
+      seqjepa demo augmentations    # crops of a picture
     """
     if which not in FOLDERS:
         raise UsageError(f"demo {which!r} is not known; allowed are {', '.join(FOLDERS)}")

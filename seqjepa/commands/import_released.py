@@ -62,7 +62,7 @@ def import_context_ssl_command(
     """Make a run of the weights of ContextSSL's authors. It is evaluated like any other.
 
     \b
-    Example:
+    Examples:
       seqjepa import-context-ssl simclr_resnet18_epoch1000.pt --out runs/context-ssl-authors
       seqjepa evaluate runs/context-ssl-authors --shards shards/3die --contexts 0,2,6,14,30,126
     """

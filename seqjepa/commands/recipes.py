@@ -10,7 +10,7 @@ import typer
 from shards.console import AsJson, new_app, print_json
 from shards.errors import UsageError
 
-recipes_app = new_app("Settings by name, for each row of the paper's tables.")
+recipes_app = new_app("Settings by name, for each row of the paper's tables.", "seqjepa recipes ls 3die")
 
 
 @recipes_app.command("ls")

@@ -22,7 +22,8 @@ def sweep_command(
         str,
         typer.Argument(
             help="table-1 … table-12, figure-3 … figure-15, poster; paper-small: the claim at lengths; ls: all; "
-            "grid: of --vary."
+            "grid: of --vary.",
+            metavar="WHICH",
         ),
     ],
     shards: Annotated[
