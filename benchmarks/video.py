@@ -36,6 +36,7 @@ from common import emit, versions  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from pipelines.build.views import shard_views  # noqa: E402
+from pipelines.sources.mistakes import Mistakes  # noqa: E402
 from pipelines.sources.table import TableSource, ViewTable  # noqa: E402
 from pipelines.sources.video import pyav  # noqa: E402
 from pipelines.sources.video.pictures import VideoPictures  # noqa: E402
@@ -103,7 +104,8 @@ def ours(paths: Sequence[Path], count: int, out: Path, size: int) -> None:
     root, names = paths[0].parent, [path.name for path in paths]
     of = np.repeat(np.arange(len(paths), dtype=np.int32), count)
     steps = np.tile(np.arange(count, dtype=np.int32), len(paths))
-    pictures = VideoPictures.by_number(root, names, of, steps, "row {}".format)
+    pictures = VideoPictures.by_number(root, names, of, steps, "row {}".format, Mistakes())
+    assert pictures is not None
     table = ViewTable(
         names, of, steps, True, steps[:, None].astype(np.float32), (ParamField("t", "1"),), ["train"] * len(names),
         [None] * len(names), pictures,

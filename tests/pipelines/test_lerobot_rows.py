@@ -12,7 +12,8 @@ import pytest
 from small_lerobot import LENGTHS, TOP, action_of, change_info, make_lerobot, state_of, write_table
 
 from pipelines.sources.lerobot.meta import LeRobotMeta
-from pipelines.sources.lerobot.rows import NAMED, EpisodeRows, FeatureChoice, choose, read_rows
+from pipelines.sources.lerobot.rows import EpisodeRows, FeatureChoice, choose, read_rows
+from pipelines.sources.mistakes import SHOWN
 from shards.errors import FormatError, UsageError
 from shards.schema import ActionSpec, ActionTerm, ParamField
 
@@ -146,4 +147,4 @@ def test_values_that_are_not_finite_are_named_all_at_once(tmp_path: Path) -> Non
     change(root, "action", [[np.inf, np.inf]] * 12)
     with pytest.raises(FormatError) as raised:
         rows_of(root)
-    assert str(raised.value).count("is inf") == NAMED
+    assert str(raised.value).count("is inf") == SHOWN

@@ -17,6 +17,7 @@ from pipelines.build.fill import OpenShard
 from pipelines.build.pool import _grouped
 from pipelines.build.transform import DecodedTogether
 from pipelines.build.views import shard_views
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.table import TableSource, ViewTable
 from pipelines.sources.video.pictures import VideoPictures
 from shards.errors import FormatError
@@ -51,9 +52,10 @@ def table_of(root: Path, by_time: bool = False) -> ViewTable:
     videos, numbers = (np.array([row[i] for row in rows]) for i in (1, 2))
     steps = np.concatenate([np.arange((of == k).sum()) for k in range(4)]).astype(np.int32)
     if by_time:
-        pictures = VideoPictures.by_time(root, list(FRAMES), videos, numbers / FPS, where)
+        pictures = VideoPictures.by_time(root, list(FRAMES), videos, numbers / FPS, where, Mistakes())
     else:
-        pictures = VideoPictures.by_number(root, list(FRAMES), videos, numbers, where)
+        pictures = VideoPictures.by_number(root, list(FRAMES), videos, numbers, where, Mistakes())
+    assert pictures is not None
     params = np.stack([videos, numbers], 1).astype(np.float32)
     fields = (ParamField("video", "1"), ParamField("number", "1"))
     splits = ["train", "val", "train", "train"]
@@ -84,20 +86,21 @@ def test_every_frame_is_the_one_its_row_names(by_time: bool, folder: Path, tmp_p
 
 def test_rows_without_a_frame_are_named_all_at_once(folder: Path) -> None:
     of, numbers = np.array([0, 1, 1, 0]), np.array([120, 49, 50, -1])
-    with pytest.raises(FormatError) as error:
-        VideoPictures.by_number(folder, list(FRAMES), of, numbers, where)
-    assert str(error.value) == (
-        "metadata.csv, row 1: a.mp4 has frames 0 to 119, not 120; metadata.csv, row 3: b.mkv has frames 0 to 49, not "
-        "50; metadata.csv, row 4: a.mp4 has frames 0 to 119, not -1"
-    )
+    assert VideoPictures.by_number(folder, list(FRAMES), of, numbers, where, mistakes := Mistakes()) is None
+    assert mistakes.first == [
+        "metadata.csv, row 1: a.mp4 has frames 0 to 119, not 120",
+        "metadata.csv, row 3: b.mkv has frames 0 to 49, not 50",
+        "metadata.csv, row 4: a.mp4 has frames 0 to 119, not -1",
+    ]
     times = np.array([0.04, 0.05, 2.0, np.nan])
-    with pytest.raises(FormatError) as error:
-        VideoPictures.by_time(folder, list(FRAMES), of, times, where)
-    assert str(error.value).startswith(
-        "metadata.csv, row 2: b.mkv has no frame within 0.0001 s of 0.050000 s, the nearest is frame 1 at 0.040000 s; "
-        "metadata.csv, row 3: b.mkv has no frame within 0.0001 s of 2.000000 s, the nearest is frame 49 at 1.960000 s; "
-    )
-    near = VideoPictures.by_time(folder, list(FRAMES), of[:2], times[:2], where, tolerance_s=0.02)
+    assert VideoPictures.by_time(folder, list(FRAMES), of, times, where, mistakes := Mistakes()) is None
+    assert mistakes.count == 3
+    assert mistakes.first[:2] == [
+        "metadata.csv, row 2: b.mkv has no frame within 0.0001 s of 0.050000 s, the nearest is frame 1 at 0.040000 s",
+        "metadata.csv, row 3: b.mkv has no frame within 0.0001 s of 2.000000 s, the nearest is frame 49 at 1.960000 s",
+    ]
+    near = VideoPictures.by_time(folder, list(FRAMES), of[:2], times[:2], where, Mistakes(), tolerance_s=0.02)
+    assert near is not None
     assert near.numbers.tolist() == [1, 1]
 
 
@@ -105,8 +108,10 @@ def test_all_damaged_videos_are_named_at_once(folder: Path, tmp_path: Path) -> N
     whole = (folder / "a.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[:-100])
     (tmp_path / "no.mp4").write_bytes(b"no video, and no box of one")
-    with pytest.raises(FormatError, match=r"cut.mp4: it is cut.*; .*no.mp4: not an MP4"):
-        VideoPictures.by_number(tmp_path, ["cut.mp4", "no.mp4"], np.array([0, 1]), np.array([0, 0]), where)
+    zeros, mistakes = np.zeros(2, int), Mistakes()
+    assert VideoPictures.by_number(tmp_path, ["cut.mp4", "no.mp4"], np.arange(2), zeros, where, mistakes) is None
+    with pytest.raises(FormatError, match=r"2 mistakes: .*cut.mp4: it is cut.*; .*no.mp4: not an MP4"):
+        mistakes.raise_any("videos")
 
 
 def test_a_damaged_frame_ends_the_build_or_is_left_out_by_name(folder: Path, tmp_path: Path) -> None:
@@ -219,7 +224,7 @@ def test_pictures_that_a_player_shows_otherwise_are_said(tmp_path: Path, caplog:
     }
     for name, options in kinds.items():
         write_video(tmp_path / name, 3, **options)
-    VideoPictures.by_number(tmp_path, list(kinds), np.arange(5), np.zeros(5, int), where)
+    VideoPictures.by_number(tmp_path, list(kinds), np.arange(5), np.zeros(5, int), where, Mistakes())
     assert [record.getMessage() for record in caplog.records] == [
         "2 videos have pixels that are not square, which stay as they are stored: wide.mp4, hdv.mkv",
         "1 videos have interlaced frames, which stay as they are stored: hdv.mkv",

@@ -182,12 +182,11 @@ def _pictures(
         raise FormatError(
             f"{where(row)}: timestamp {rows.times[row]:g} is not after {rows.times[row - 1]:g}, of the row before"
         )
-    try:
-        times = chosen.begins[rows.of] + rows.times
-        found = VideoPictures.by_time(meta.root, names, video, times, where, tolerance)
-    except FormatError as error:
-        advice = "; repair the times, or give a larger --tolerance" if " no frame within " in str(error) else ""
-        raise FormatError(f"{error}{advice}") from error
+    times, mistakes = chosen.begins[rows.of] + rows.times, Mistakes()
+    found = VideoPictures.by_time(meta.root, names, video, times, where, mistakes, tolerance)
+    advice = " (repair the times, or give a larger --tolerance)" if "times" in mistakes.by_kind else ""
+    mistakes.raise_any(f"{meta.root}{advice}")
+    assert found is not None
     order = np.lexsort((rows.of, found.numbers, video))
     same = (np.diff(video[order]) == 0) & (np.diff(found.numbers[order]) == 0)
     if (twice := order[1:][same & (np.diff(rows.of[order]) != 0)]).size:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from pipelines.sources.declared_actions import LARGEST_NUMBER, coarse, in_stored
 from pipelines.sources.lerobot.meta import OF_EVERY_SET, Episodes, Feature, LeRobotMeta
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.parquet import numbers_of, read_parquet
 from shards.errors import FormatError, UsageError
 from shards.schema import MAX_PARAMS, ActionSpec, ActionTerm, ParamField
@@ -31,7 +32,6 @@ NUMBERS = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits 
 log = logging.getLogger(__name__)
 
 NONE = "none"
-NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def read_rows(root: Path, listed: Episodes, kept: np.ndarray, choice: FeatureCho
     for place, name in enumerate(listed.data):
         by_file.setdefault(name, []).append(place)
     asked = {name: places for name, places in by_file.items() if kept[places].any()}
-    rank, mistakes = np.cumsum(kept) - 1, []
+    rank, mistakes = np.cumsum(kept) - 1, Mistakes()
     tasks = np.full(int(kept.sum()), -1, np.int64)
     parts, names, told = [], [param.name for param in choice.fields], {}
     for name, places in tqdm(asked.items(), "reading data", unit="file", disable=None, leave=False):
@@ -173,11 +173,7 @@ def read_rows(root: Path, listed: Episodes, kept: np.ndarray, choice: FeatureCho
                 with np.errstate(over="ignore"):  # of what was just noted
                     parts.append((rank[place], values.astype(np.float32), *rest))
                 tasks[rank[place]] = file.task(start, stop)
-        if len(mistakes) >= NAMED:
-            break
-    if mistakes:
-        more = " …" if len(mistakes) > NAMED else ""
-        raise FormatError(f"{root}: values that are not finite, or too large: {'; '.join(mistakes[:NAMED])}{more}")
+    mistakes.raise_any(f"{root}, values that are not finite, or too large")
     for line in told.values():
         log.warning("%s: %s", root, line)
     parts.sort(key=lambda part: part[0])
@@ -230,9 +226,7 @@ class _File:
         tasks = self.tasks[start:stop]
         return int(tasks[0]) if (tasks == tasks[0]).all() else -1
 
-    def rows(
-        self, start: int, stop: int, stride: int, mistakes: list[str]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def rows(self, start: int, stop: int, stride: int, mistakes: Mistakes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(float64 [n, P], times, places in the file) of the kept rows of an episode; what is not finite is noted."""
         number = int(self.number[start])
         if (self.frame[start:stop] != np.arange(stop - start)).any():
@@ -247,11 +241,12 @@ class _File:
             row = np.concatenate([values[kept, :states], commands], axis=1) * self.choice.factors
             return row, self.times[start + kept], start + kept
 
-    def _check(self, values: np.ndarray, number: int, mistakes: list[str]) -> None:
-        if (bad := ~(np.abs(values) < LARGEST_NUMBER)).any():
-            names = [param.name for param in self.choice.fields]
-            for frame, column in np.argwhere(bad)[: NAMED + 1]:
-                mistakes.append(f"episode {number}, frame {frame}: {names[column]} is {values[frame, column]:g}")
+    def _check(self, values: np.ndarray, number: int, mistakes: Mistakes) -> None:
+        names, bad = [param.name for param in self.choice.fields], ~(np.abs(values) < LARGEST_NUMBER)
+        line = "episode {}, frame {}: {} is {:g}".format
+        mistakes.add_each(
+            np.argwhere(bad).tolist(), lambda at: line(number, at[0], names[at[1]], values[at[0], at[1]]), ""
+        )
 
 
 def combined(commands: np.ndarray, stride: int, over: Over) -> np.ndarray:

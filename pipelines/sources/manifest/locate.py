@@ -221,19 +221,13 @@ def _frames(
     seconds: np.ndarray | None,
     order: np.ndarray,
 ) -> Pictures | None:
-    from pipelines.sources.video.pictures import VideoError, VideoPictures
+    from pipelines.sources.video.pictures import VideoPictures
 
     root = files.reader.path / files.reader.root
     of, paths = distinct(names)
-    try:
-        if numbers is not None:
-            found = VideoPictures.by_number(root, paths, of, numbers, rows.raw.where)
-        else:
-            assert seconds is not None
-            found = VideoPictures.by_time(root, paths, of, seconds, rows.raw.where)
-    except VideoError as error:
-        for line in error.lines:
-            rows.mistakes.add(line, "videos")
-        rows.mistakes.count += error.count - len(error.lines)
-        return None
-    return replace(found, of=found.of[order], numbers=found.numbers[order])
+    if numbers is not None:
+        found = VideoPictures.by_number(root, paths, of, numbers, rows.raw.where, rows.mistakes)
+    else:
+        assert seconds is not None
+        found = VideoPictures.by_time(root, paths, of, seconds, rows.raw.where, rows.mistakes)
+    return found and replace(found, of=found.of[order], numbers=found.numbers[order])

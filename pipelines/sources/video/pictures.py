@@ -17,6 +17,7 @@ from pipelines.archives import Content, printable
 from pipelines.sources import Frames, Target
 from pipelines.sources.content import file_stats, name_rank, pieces_sha256, short_digest, stamp_of
 from pipelines.sources.decode import Pixels, bitmap_of
+from pipelines.sources.mistakes import Mistakes
 from pipelines.sources.video import VideoFrames, VideoIndex, index_video, pyav
 from shards.errors import FormatError, few
 from shards.machine.environment import usable_cores
@@ -24,16 +25,7 @@ from shards.machine.environment import usable_cores
 log = logging.getLogger(__name__)
 
 TOLERANCE_S = 1e-4  # as LeRobot's datasets have it
-NAMED = 20
 SAMPLE_PICTURES, SAMPLE_BYTES = 64, 64 << 20
-
-
-class VideoError(FormatError):
-    """What is wrong with videos, or with rows that name their frames. `lines`: the first 20; `count` of all."""
-
-    def __init__(self, lines: list[str], count: int):
-        super().__init__("; ".join(lines) + ("; …" if count > NAMED else ""))
-        self.lines, self.count = lines, count
 
 
 @dataclass(frozen=True)
@@ -56,17 +48,23 @@ class VideoPictures:
 
     @classmethod
     def by_number(
-        cls, root: Path, names: Sequence[str], of: np.ndarray, numbers: np.ndarray, where: Callable[[int], str]
-    ) -> VideoPictures:
-        """numbers: int [R]; where: row → "metadata.csv, row 17". VideoError: a FormatError of the first 20 at once."""
-        indexes = index_videos(root, names)
+        cls,
+        root: Path,
+        names: Sequence[str],
+        of: np.ndarray,
+        numbers: np.ndarray,
+        where: Callable[[int], str],
+        mistakes: Mistakes,
+    ) -> VideoPictures | None:
+        """numbers: int [R]; where: row → "metadata.csv, row 17". None: `mistakes` gets what is wrong with videos, or
+        else with rows."""
+        if (indexes := index_videos(root, names, mistakes)) is None:
+            return None
         counts = np.array([len(index) for index in indexes])[of]
-        wrong = np.flatnonzero((numbers < 0) | (numbers >= counts))
-        _refuse(
-            f"{where(row)}: {names[of[row]]} has frames 0 to {counts[row] - 1}, not {numbers[row]}"
-            for row in wrong.tolist()
-        )
-        return cls(root, names, indexes, of, np.asarray(numbers, np.int64))
+        wrong = np.flatnonzero((numbers < 0) | (numbers >= counts)).tolist()
+        line = "{}: {} has frames 0 to {}, not {}".format
+        mistakes.add_each(wrong, lambda row: line(where(row), names[of[row]], counts[row] - 1, numbers[row]), "frames")
+        return None if wrong else cls(root, names, indexes, of, np.asarray(numbers, np.int64))
 
     @classmethod
     def by_time(
@@ -76,24 +74,25 @@ class VideoPictures:
         of: np.ndarray,
         times: np.ndarray,
         where: Callable[[int], str],
+        mistakes: Mistakes,
         tolerance_s: float = TOLERANCE_S,
-    ) -> VideoPictures:
-        """times: float64 [R], presentation times in s, as ffprobe prints them (`pts_time`).
-
-        VideoError, the first 20 at once: no frame is as near as `tolerance_s`.
-        """
-        indexes = index_videos(root, names)
+    ) -> VideoPictures | None:
+        """times: float64 [R], presentation times in s, as ffprobe prints them (`pts_time`), with a frame as near as
+        `tolerance_s`. None: as by_number."""
+        if (indexes := index_videos(root, names, mistakes)) is None:
+            return None
         numbers, found = np.zeros(len(times), np.int64), np.zeros(len(times))
         for video, rows in _rows_of(of, len(names)):
             numbers[rows] = indexes[video].nearest(times[rows])
             found[rows] = indexes[video].seconds(numbers[rows])
-        wrong = np.flatnonzero(~(np.abs(found - times) <= tolerance_s))
-        _refuse(
-            f"{where(row)}: {names[of[row]]} has no frame within {tolerance_s:g} s of {times[row]:.6f} s, the nearest "
-            f"is frame {numbers[row]} at {found[row]:.6f} s"
-            for row in wrong.tolist()
-        )
-        return cls(root, names, indexes, of, numbers)
+        wrong = np.flatnonzero(~(np.abs(found - times) <= tolerance_s)).tolist()
+
+        def line(row: int) -> str:
+            asked = f"{where(row)}: {names[of[row]]} has no frame within {tolerance_s:g} s of {times[row]:.6f} s"
+            return f"{asked}, the nearest is frame {numbers[row]} at {found[row]:.6f} s"
+
+        mistakes.add_each(wrong, line, "times")
+        return None if wrong else cls(root, names, indexes, of, numbers)
 
     def name(self, row: int) -> str:
         return f"{self.names[self.of[row]]}, frame {self.numbers[row]}"
@@ -168,16 +167,19 @@ class FramesInTurn:
         return short_digest(*(part.digest().encode() for part in self.parts))
 
 
-def index_videos(root: Path, names: Sequence[str]) -> list[VideoIndex]:
-    """VideoError, the first 20 at once, each naming its file. UsageError: PyAV is missing."""
+def index_videos(root: Path, names: Sequence[str], mistakes: Mistakes) -> list[VideoIndex] | None:
+    """None: some cannot be read, which `mistakes` gets. UsageError: PyAV is missing."""
     pyav()
-    indexes: list[VideoIndex] = []
-    mistakes: list[str] = []
+    indexes = []
     with ThreadPoolExecutor(usable_cores()) as pool:
         found = pool.map(lambda name: _indexed(root / name), names)
         for result in tqdm(found, "reading videos", len(names), unit="video", disable=None, leave=False):
-            (indexes if isinstance(result, VideoIndex) else mistakes).append(result)  # type: ignore[arg-type]
-    _refuse(iter(mistakes))
+            if isinstance(result, VideoIndex):
+                indexes.append(result)
+            else:
+                mistakes.add(result, "videos")
+    if len(indexes) < len(names):
+        return None
     _say_unlike(names, indexes)
     return indexes
 
@@ -207,9 +209,3 @@ def _rows_of(of: np.ndarray, videos: int) -> Iterator[tuple[int, np.ndarray]]:
 def _spread(values: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of them, evenly."""
     return values[np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).astype(int))]
-
-
-def _refuse(mistakes: Iterator[str]) -> None:
-    lines = list(itertools.islice(mistakes, NAMED))
-    if lines:
-        raise VideoError(lines, len(lines) + sum(1 for _ in mistakes))
