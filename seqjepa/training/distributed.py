@@ -33,13 +33,21 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """What torchrun (or Slurm with the same variables) says; alone where it says nothing."""
+        """What torchrun says, or who else sets its variables; alone where nothing does."""
         try:
             rank, size, local = (int(os.environ.get(n, d)) for n, d in _VARIABLES)
         except ValueError:
             raise UsageError("RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers; torchrun sets them") from None
         if size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
             raise UsageError(f"WORLD_SIZE is {size} but MASTER_ADDR or MASTER_PORT is not set; start with torchrun")
+        if not (0 <= rank < size and local >= 0):
+            raise UsageError(
+                f"RANK is {rank}, WORLD_SIZE {size}, LOCAL_RANK {local}; ranks are 0 to WORLD_SIZE - 1, as torchrun "
+                "sets them"
+            )
+        port = os.environ.get("MASTER_PORT", "0")
+        if size > 1 and not (port.isdecimal() and int(port) < 1 << 16):
+            raise UsageError(f"MASTER_PORT is {port!r:.40}; ports are 0 to 65535; torchrun sets it")
         return cls(rank, size, local)
 
     @property
@@ -48,6 +56,14 @@ class World:
 
 
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def doubt_of_slurm() -> str:
+    """Why this process may not be meant to train alone; "" if nothing says so."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks == "1" or "RANK" in os.environ:
+        return ""
+    return f"srun started {tasks} tasks, and this one trains alone; several train one run by `srun torchrun …`"
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from seqjepa.models.pretrained import doubts, weights_note
 from seqjepa.training import checkpoint, metrics_log, run, run_files
 from seqjepa.training.checkpoint import initial_method, load_run
 from seqjepa.training.data import TrainingData, build_loader, open_training_data, window_for, with_shuffle_window
-from seqjepa.training.distributed import World, from_main, highest, on_all, on_main, process_group
+from seqjepa.training.distributed import World, doubt_of_slurm, from_main, highest, on_all, on_main, process_group
 from seqjepa.training.learner import Learner, TrainingStep
 from seqjepa.training.loggers import check_names
 from seqjepa.training.monitor import EpochMeter, OnlineProbes
@@ -72,6 +72,8 @@ def train(
     if overwrite and extend_epochs is not None:
         raise UsageError("--overwrite begins a run anew, --extend-epochs goes on with the one that is there; give one")
     world = World.from_environment()
+    if doubt := doubt_of_slurm():
+        logger.warning("%s", doubt)
     where = take_device(device, world.local_rank)
     if extend_epochs is not None:
         config = config.with_values("optim", epochs=extend_epochs)

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from seqjepa.training import distributed
-from seqjepa.training.distributed import World, _abort_messages, process_group
-from shards.errors import DamageError, FailureError
+from seqjepa.training.distributed import World, _abort_messages, doubt_of_slurm, process_group
+from shards.errors import DamageError, FailureError, UsageError
 
 
 @pytest.fixture
@@ -73,3 +73,34 @@ def test_on_a_gpu_an_aborted_group_ends(tmp_path: Path) -> None:
     finally:
         dist.destroy_process_group()
     assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK is 0, WORLD_SIZE 0"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2, WORLD_SIZE 2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is -1"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK -1"),
+        ({"RANK": "one"}, "must be whole numbers"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "abc"}, "MASTER_PORT is 'abc'"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "99999"}, "MASTER_PORT is '99999'"),
+    ],
+)
+def test_what_launchers_say_wrongly_is_refused_before_anybody_waits(
+    variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said):
+        World.from_environment()
+
+
+def test_tasks_of_srun_that_train_alone_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    for tasks, said in (("1", ""), ("4", "srun started 4 tasks, and this one trains alone")):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+        assert doubt_of_slurm().startswith(said)
+        assert bool(doubt_of_slurm()) == bool(said)
+    monkeypatch.setenv("RANK", "0")
+    assert doubt_of_slurm() == ""
