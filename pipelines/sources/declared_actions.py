@@ -48,7 +48,6 @@ OWN_PRESETS = {
 ORTHOGONAL = 1e-3  # how far RᵀR may be from 1
 COARSE = 0.01  # error of a float32, of the usual change from row to row
 TURN = re.compile("(?i)(?<![a-z])(q|quat|r|rot|rotvec)[._]?[wxyz]$")  # qw, rot_x
-PLACE = re.compile("(?i)(?<![a-z])(t|p|pos|position|trans)?[._]?[xyz]$")  # x, tx, pos_x
 LARGEST_NUMBER = 1e30  # of a parameter: a float32 holds differences and sums of such
 
 
