@@ -12,7 +12,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from pipelines.build.plan import Notes, PlannedShard, ShardNote
+from pipelines.build.plan import DIGITS, Notes, PlannedShard, ShardNote
 from pipelines.build.pool import map_in_order
 from pipelines.build.source_watch import source_digest
 from shards.building.shard_writer import ShardPart, ShardWriter
@@ -79,7 +79,8 @@ class OpenShard:
     def close(self, notes: Notes) -> ShardNote:
         if not self.samples:
             raise FormatError(f"every image of {self.name} is bad, e.g. {self.note.bad[0]}; repair the source")
-        note = replace(self.note, source=source_digest(self.sources))
+        digests = "".join([digest[:DIGITS] for digest in self.sources])
+        note = replace(self.note, source=source_digest(self.sources), digests=digests)
         notes.write(self.name, note)
         self.writer.close()
         return note

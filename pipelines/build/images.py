@@ -26,10 +26,11 @@ from pipelines.build.encode import (
 from pipelines.build.fill import Records, Transformed
 from pipelines.build.maps import MapSet, StoredMap
 from pipelines.build.options import BuildOptions, look_first
-from pipelines.build.plan import plan_shards
+from pipelines.build.plan import DIGITS, plan_shards
 from pipelines.build.run_build import BuildReport, Prepared, named, outcome, run_build
 from pipelines.build.source_watch import images_watch
 from pipelines.sources import ImageRecord, ImageSource
+from pipelines.sources.content import short_digest
 from pipelines.sources.decode import doubts
 from pipelines.sources.subset import limited
 from shards.errors import FormatError, UsageError
@@ -105,6 +106,8 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
     frame = _frame(source, asked, sample)
     setting = asked.setting(lambda: choose_setting([fit_image(image, frame) for image in sample]))
     job = ImageJob(source, frame, setting)
+    plan = plan_shards([item.record.split for item in items], asked.samples_per_shard)
+    planned = [items[position].record for shard in plan for position in shard.positions]
     work = Records(lambda positions: map(items.__getitem__, positions), partial(to_sample, job=job), workers)
     return Prepared(
         identity={
@@ -113,12 +116,12 @@ def prepare_images(source: ImageSource, asked: BuildOptions, maps: MapSet | None
             "classes": source.classes,
             "fingerprint": _fingerprint(source, asked, maps, setting),
         },
-        plan=plan_shards([item.record.split for item in items], asked.samples_per_shard),
+        plan=plan,
         work=work,
         over_ray=work.over_ray,
         images=len(items),
         watch=images_watch(source, [item.record for item in items]),
-        provenance=partial(_image_provenance, source, asked, maps, setting),
+        provenance=partial(_image_provenance, source, asked, maps, setting, planned),
         left_out=unmapped,
     )
 
@@ -139,8 +142,15 @@ def _fingerprint(
 
 
 def _image_provenance(
-    source: ImageSource, asked: BuildOptions, maps: MapSet | None, setting: JpegSetting | None, report: BuildReport
+    source: ImageSource,
+    asked: BuildOptions,
+    maps: MapSet | None,
+    setting: JpegSetting | None,
+    planned: Sequence[ImageRecord],
+    report: BuildReport,
 ) -> dict[str, Any]:
+    if twice := _twice(planned, report.digests):
+        log.warning("%d images are byte for byte those of another split or class, e.g. %s", len(twice), twice[0])
     return {
         "command": asked.command(source, maps.path if maps else None),
         "source": {"name": source.path.resolve().name, **source.fingerprint, "other_files": source.left_out},
@@ -150,7 +160,27 @@ def _image_provenance(
         "versions": {**encoder_versions(), "pyarrow": version("pyarrow")},
         **(maps.provenance if maps else {}),
         **outcome(report, setting, "images"),
+        **({"images_in_several_splits_or_classes": named(twice)} if twice else {}),
     }
+
+
+def _twice(records: Sequence[ImageRecord], digests: str) -> list[str]:
+    """Names of images whose bytes an image of another split or class has too; none where shards of an earlier version
+    do not say."""
+    if len(digests) != DIGITS * len(records):
+        return []
+    numbers = np.frombuffer(bytes.fromhex(digests + short_digest(b"")[:DIGITS]), ">u8")
+    _, first, group = np.unique(numbers, return_index=True, return_inverse=True)
+    pairs = zip(records, first[group].tolist(), strict=False)
+    return sorted(
+        f"{record.name} (as {records[earlier].name})"
+        for record, earlier in pairs
+        if numbers[earlier] != numbers[-1] and _place(record) != _place(records[earlier])
+    )
+
+
+def _place(record: ImageRecord) -> tuple[str, int]:
+    return record.split, record.label
 
 
 def _items(source: ImageSource, limit: int | None, maps: MapSet | None) -> tuple[list[ImageItem], list[str]]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from shards.errors import DamageError
 from shards.json_fields import strict_json
 from shards.layout import Layout, shard_name
 from shards.machine.files import disk_full_named, write_atomic
+
+DIGITS = 16  # hexadecimal, of the digest of each record
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class ShardNote:
     """What a finished shard leaves for the provenance: images written, their PSNR summed in dB, what was left out, what
     may be damaged.
 
-    `source`: source_digest of the records that it was made of.
+    `source`: source_digest of the records that it was made of. `digests`: the first DIGITS of that of each, in order;
+    none in a note of an earlier version.
     """
 
     images: int = 0
@@ -52,6 +55,7 @@ class ShardNote:
     bad: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     source: str = ""
+    digests: str = ""
 
 
 class Notes:
@@ -68,10 +72,10 @@ class Notes:
         path = self.path(name)
         try:
             note = ShardNote(**strict_json(path.read_bytes()))
-            kinds = ((note.images, int), (note.bad, list), (note.odd, list), (note.source, str))
-            if all(isinstance(value, kind) for value, kind in kinds):
+            kinds = (int, note.images), (list, note.bad), (list, note.odd), (str, note.source), (str, note.digests)
+            if all(isinstance(value, kind) for kind, value in kinds):
                 bad, odd = ([str(line) for line in lines] for lines in (note.bad, note.odd))
-                return ShardNote(note.images, float(note.psnr_sum), bad, odd, note.source)
+                return replace(note, psnr_sum=float(note.psnr_sum), bad=bad, odd=odd)
         except (ValueError, TypeError):
             pass
         raise DamageError(f"{path} is damaged: run the same command with --overwrite, which builds the set again")

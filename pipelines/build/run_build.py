@@ -45,12 +45,16 @@ LISTING = "listing"  # name of the note that keeps what `Prepared.listing` says
 
 @dataclass(frozen=True)
 class BuildReport:
-    """`psnr_db` is the mean over images, None for raw pixels; `bad` and `odd` are sorted."""
+    """`psnr_db` is the mean over images, None for raw pixels; `bad` and `odd` are sorted.
+
+    `digests`: of the records of all planned shards, as ShardNote has them.
+    """
 
     images: int
     psnr_db: float | None
     bad: list[str]
     odd: list[str] = field(default_factory=list)
+    digests: str = ""
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,8 @@ def _fill_shards(builder: SetBuilder, notes: Notes, results: Results, bad: BadIt
 def _report(notes: Sequence[ShardNote], bad: BadItems) -> BuildReport:
     images, psnr_sum = sum(note.images for note in notes), sum(note.psnr_sum for note in notes)
     odd = sorted(name for note in notes for name in note.odd)
-    return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names), odd)
+    digests = "".join([note.digests for note in notes])
+    return BuildReport(images, psnr_sum / images if psnr_sum and images else None, sorted(bad.names), odd, digests)
 
 
 class BadItems:

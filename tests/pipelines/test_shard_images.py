@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,6 +168,21 @@ def test_bad_images_are_named_and_counted(folder: Path, tmp_path: Path) -> None:
         "train/cat/0.png",
         "val/dog/2.png",
     ]
+
+
+def test_the_same_image_in_two_splits_or_classes_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Byte for byte, whatever it is called; of one class and split it may be; what cannot be read is no image."""
+    shutil.copy(folder / "train/cat/1.png", folder / "val/dog/0.png")
+    shutil.copy(folder / "train/cat/1.png", folder / "train/dog/1.png")
+    shutil.copy(folder / "train/cat/2.png", folder / "train/cat/0.png")
+    for name in ("train/cat/3.png", "val/cat/3.png"):
+        (folder / name).write_bytes(b"")
+    info = shard(folder, tmp_path / "out", max_bad=2)
+    named = [f"{name} (as train/cat/1.png)" for name in ("train/dog/1.png", "val/dog/0.png")]
+    assert info.provenance["images_in_several_splits_or_classes"] == {"count": 2, "names": named}
+    assert f"2 images are byte for byte those of another split or class, e.g. {named[0]}" in caplog.text
 
 
 ODD = "train/cat/0.png"
