@@ -60,6 +60,10 @@ def walk_zip(path: Path, guessed: list[str]) -> Iterator[ArchiveMember]:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
         names = list(map(entry_name, entries))
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{path} has a name that is marked as UTF-8 and is none; give the folder that it unpacks to"
+        ) from error
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         pass_environment_on(error)
         raise FormatError(

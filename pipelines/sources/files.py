@@ -59,7 +59,7 @@ def holds_parquet(path: Path) -> bool:
         linked = any(os.path.islink(f"{place}/{name}") for name in folders)
         if linked or any(name.lower().endswith(SUFFIXES) for name in names):
             return False
-        found = found or any(name.endswith(".parquet") for name in names)
+        found = found or any(name.lower().endswith(".parquet") for name in names)
     return found
 
 

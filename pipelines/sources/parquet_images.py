@@ -7,6 +7,7 @@ numbers, and its names the classes; of other columns the ranks of what is in the
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -53,7 +54,8 @@ class ParquetSource(FolderSource):
     @cached_property
     def tables(self) -> list[str]:
         """Names below the folder. FormatError: those of several configurations, which may hold the same images."""
-        found = sorted(self.path.rglob("*.parquet")) if self.path.is_dir() else [self.path]
+        below = (path for path in self.path.rglob("*.*") if path.suffix.lower() == ".parquet")
+        found = sorted(below) if self.path.is_dir() else [self.path]
         names = [str(file.relative_to(self.folder)) for file in found]
         names = [name for name in names if not HIDDEN.search(name)]
         above = {"/".join(part for part in PurePath(name).parts[:-1] if not splits_said(part)) for name in names}
@@ -118,7 +120,7 @@ class ParquetSource(FolderSource):
         if not doubtful:
             splits = [min(said[file]) for file, labels in self.labels.items() for _ in labels]
         check_classes(splits, labels)
-        return Arrangement(splits, labels, [name.replace(".parquet/", "/") for name in names])
+        return Arrangement(splits, labels, [re.sub(r"\.parquet/", "/", name, flags=re.IGNORECASE) for name in names])
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

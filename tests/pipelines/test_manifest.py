@@ -350,6 +350,7 @@ def test_which_table_is_meant(folder: Path) -> None:
     for name, hint in (
         ("poses.xlsx", r"there is poses\.xlsx; save it as CSV"),
         ("poses.json", r"there is poses\.json; write each record on a line of its own, as \.jsonl"),
+        ("a.csv.gz", r"there is a\.csv\.gz; unpack it"),
         ("p.csv", r"--manifest p\.csv\?"),
     ):
         (folder / name).touch()

@@ -46,7 +46,7 @@ def stored(out: Path) -> dict[str, dict[bytes, int]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["data/{}-0000{}-of-00002.parquet", "default/{}/000{}.parquet"])
+@pytest.mark.parametrize("name", ["data/{}-0000{}-of-00002.parquet", "default/{}/000{}.parquet", "{}{}.PARQUET"])
 def test_labels_are_the_numbers_of_names_and_splits_are_in_file_names(tmp_path: Path, name: str) -> None:
     source = tmp_path / "hub"
     for first, split in ((0, "train"), (20, "validation")):

@@ -28,6 +28,7 @@ SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 ADVICE = {
     ".json": "; write each record on a line of its own, as .jsonl",
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save it as CSV"),
+    **dict.fromkeys((".gz", ".zst", ".xz", ".bz2"), "; unpack it"),
 }
 BLOCK = 20_000  # rows
 DELIMITERS = ",;\t|"
