@@ -43,7 +43,8 @@ def captured(work: Callable[[], T], optimizers: Optimizers) -> tuple[torch.cuda.
     graph = torch.cuda.CUDAGraph()
     _may_be_captured(optimizers, True)
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # torch leaves its own stream current where CUDA refuses; copies made ahead are waited for on the one before.
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             made = work()
     finally:
         _may_be_captured(optimizers, False)
@@ -89,7 +90,9 @@ class Replayed(Generic[T]):
         try:
             self._graph = captured(lambda: self._work(*self._inputs), self._optimizers)
         except RuntimeError as error:
-            logger.warning(FALLBACK, self._what, reason_of(error)[:LONGEST])
+            first = error.__context__  # the end of a capture says no more than that something failed in it
+            reason = reason_of(first if isinstance(first, RuntimeError) else error)
+            logger.warning(FALLBACK, self._what, reason[:LONGEST])
             for optimizer in self._optimizers:
                 optimizer.zero_grad(set_to_none=True)  # what the attempt has left was never computed
             self._refused = True

@@ -118,6 +118,7 @@ class Emulation(TorchDispatchMode):
     def waited(self, what: str, aside: bool | None = None) -> None:
         """aside: for another stream than the model's; None: for the one that is current."""
         if self.capturing is not None:
+            self.capturing.refused = True
             raise RuntimeError(f"operation not permitted when stream is capturing: {what}; {_place()}")
         if aside is None:
             self.runtime.ended(self.runtime.reads_before(self.runtime.current))

@@ -31,6 +31,7 @@ class Graph:
         self.kernels: list[tuple[Any, Any, Any, Any]] = []
         self.launches: Counter[str] = Counter()
         self.bytes = 0
+        self.refused = False
         self._before: list[tuple[Tensor, Tensor]] = []
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -61,9 +62,10 @@ class Graph:
 
 @contextmanager
 def capture(graph: Graph, **_: Any) -> Iterator[None]:
-    """torch.cuda.graph."""
-    emulation = graph.emulation
+    """torch.cuda.graph. What must not be captured ends it with an error of its own, on its own stream, as on a card."""
+    emulation, runtime = graph.emulation, graph.emulation.runtime
     assert emulation.capturing is None, "a capture within a capture"
+    before, runtime.current = runtime.current, runtime.new_stream()
     launches, moved, drawn = Counter(emulation.launches), emulation.bytes, torch.get_rng_state()
     emulation.capturing = graph
     try:
@@ -74,3 +76,6 @@ def capture(graph: Graph, **_: Any) -> Iterator[None]:
         torch.set_rng_state(drawn)  # a graph draws when it runs
         graph.launches, graph.bytes = emulation.launches - launches, emulation.bytes - moved
         emulation.launches, emulation.bytes = launches, moved
+        if graph.refused:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        runtime.current = before

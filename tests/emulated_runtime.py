@@ -35,6 +35,9 @@ class Runtime:
         """Whether another stream than the model's is current."""
         return self.current is not self.model
 
+    def new_stream(self) -> Stream:
+        return Stream(self)
+
     def is_locked(self, tensor: Tensor) -> bool:
         return self._start_of(tensor) is not None
 
@@ -125,7 +128,7 @@ class Runtime:
             "set_sync_debug_mode": lambda mode: None,
             "get_sync_debug_mode": lambda: 0,
             "cudart": self._cudart,
-            "Stream": lambda device=None, priority=0: Stream(self),
+            "Stream": lambda device=None, priority=0: self.new_stream(),
             "Event": lambda **_: Event(self),
             "stream": self.use,
             "current_stream": lambda device=None: self.current,

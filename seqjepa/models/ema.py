@@ -76,9 +76,10 @@ def update_average(target: nn.Module, online: nn.Module, share: float | Tensor) 
     # A kernel each, of which torch has no public names.
     if isinstance(share, Tensor):
         # Only optimizers read such a number in their kernel. SGD: θ̄ ← θ̄ − share g, with g = −θ (maximize) + θ̄ (decay).
+        # By its whole name: torch would first try to make a float of it, which reads the value and ends a capture.
         decays = {"weight_decay": 1.0, "momentum": 0.0, "dampening": 0.0}
         flags = {"nesterov": False, "maximize": True, "is_first_step": False}
-        torch.ops.aten._fused_sgd_(averages, weights, [], lr=share, **decays, **flags)
+        torch.ops.aten._fused_sgd_.tensor_lr(averages, weights, [], lr=share, **decays, **flags)
     else:
         torch.ops.aten._foreach_lerp_(averages, weights, share)
 

@@ -155,6 +155,17 @@ def test_where_no_graph_can_be_had_a_line_says_so(gpu, monkeypatch, caplog) -> N
     ]
 
 
+def test_a_step_that_waits_goes_on_without_a_graph_where_it_was(gpu, monkeypatch, caplog) -> None:
+    """On the stream that copies are waited for on; the line says what waited, not that something did."""
+    learned = Learner._learn
+    plain, attempt = (step_of(config_of("seq_jepa", compile)) for compile in (False, True))
+    expected = steps(plain, "seq_jepa", 0, 6)
+    monkeypatch.setattr(Learner, "_learn", lambda self, seq: [out := learned(self, seq), out.loss.item()][0])
+    assert steps(attempt, "seq_jepa", 0, 6) == expected
+    assert torch.cuda.current_stream() is gpu.runtime.model
+    assert "permitted when stream is capturing: a value is read" in caplog.text
+
+
 def captured_steps(gpu: Any) -> int:
     """Graphs in which a method learns; those of the online probes alone are not counted."""
     return sum("_fused_adamw_" in graph.launches for graph in gpu.graphs)
