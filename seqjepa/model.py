@@ -138,6 +138,13 @@ class Model:
         self._action = run.action
         self._folded: tuple[tuple[tuple[int, int], ...], Method] | None = None
 
+    def __repr__(self) -> str:
+        """As Model(seq_jepa of resnet18, 128×128 px, z [512], z_AGG [1024], action [4], cpu)."""
+        config, (z, z_agg), action = self.config, self._widths, self._action.size
+        parts = [f"{self.data.width}×{self.data.height} px", f"z [{z}]", f"z_AGG [{z_agg}]", f"action [{action}]"]
+        there = [part for part in parts if not part.endswith("[0]")]
+        return f"Model({config.method} of {config.model.backbone}, {', '.join(there)}, {self.device})"
+
     @cached_property
     def action_spec(self) -> RunActions:
         """What takes a view to the next. Of baked augmentations the constants of z-scores stand with the set alone."""
@@ -201,8 +208,9 @@ class Model:
         view. UsageError: the method predicts no views, or shapes that do not fit.
         """
         method = self._having(PredictsViews, "rollout")
-        if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__") or steps < 1):
-            raise UsageError(f"steps is {steps!r}; give a number of views to predict, 1 or more, or leave it out")
+        counts = hasattr(steps, "__index__") and not isinstance(steps, bool) and not getattr(steps, "ndim", 0)
+        if steps is not None and (not counts or steps < 1):
+            raise UsageError(f"steps is {steps!r:.40}; give a number of views to predict, 1 or more, or leave it out")
         ahead = None if steps is None else operator.index(steps)
         known, told, leading = self._context(views, actions, z, ahead)
         found = roll_out(method, known, told)

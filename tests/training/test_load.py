@@ -115,6 +115,12 @@ def test_aggregate_predict_and_rollout_are_the_methods_own(made, model, views, m
     torch.testing.assert_close(model.rollout(views[:, :m], actions, steps=1), ahead[:, :1], **close)
 
 
+def test_a_model_says_what_it_is(model, views):
+    z, z_agg = model.embed(views[0, 0]).shape[0], model.aggregate(views[0], np.zeros((3, 4))).shape[0]
+    said = f"Model(seq_jepa of resnet18, 32×32 px, z [{z}], z_AGG [{z_agg}], action [4], cpu)"
+    assert repr(model) == said
+
+
 def test_the_untrained_model_is_another(made, model, views):
     assert not torch.allclose(seqjepa.load(made[0], "cpu", untrained=True).embed(views[0]), model.embed(views[0]))
 
@@ -222,6 +228,7 @@ def test_a_device_may_be_torchs(made, views):
         (lambda m, v: m.predict(np.zeros((2, 9)), np.zeros((2, 4))), r"z_AGG has the shape \[2, 9\]; this run's has"),
         (lambda m, v: m.rollout(v, np.zeros((6, 6, 4)), steps=-1), "steps is -1; give a number of views"),
         (lambda m, v: m.rollout(v, np.zeros((6, 6, 4)), steps=2.0), r"steps is 2\.0; give a number of views"),
+        (lambda m, v: m.rollout(v, np.zeros((6, 6, 4)), np.zeros((6, 2, 4))), r"steps is array\(.*; give a number"),
         (lambda m, v: m.action_spec.between("turned"), "params are no numbers"),
         (lambda m, v: m.action_spec.between(np.full((4, 3), np.nan)), "params hold NaN or infinite numbers"),
         (lambda m, v: m.action_spec.between(np.zeros((0, 3))), r"the shape \[0, 3\]; the run takes \[views, 3\]"),
