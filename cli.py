@@ -38,7 +38,7 @@ try:
     from seqjepa.commands.shard_plugins import ShardCommands
     from seqjepa.commands.sweep import sweep_command
     from seqjepa.commands.train import train_command
-    from shards.console import AsJson, ShardFolder, new_app, print_json, show_contents, takes_sets
+    from shards.console import APPS, AsJson, ShardFolder, new_app, print_json, show_contents, takes_sets
 except ImportError:
     from seqjepa.shadowing import refuse_strangers
 
@@ -89,6 +89,7 @@ seqjepa_app.command("demo")(demo_command)
 seqjepa_app.command("push")(push_command)
 seqjepa_app.command("pull")(pull_command)
 seqjepa_app.add_typer(recipes_app, name="recipes")
+APPS.update({"seqjepa": seqjepa_app, "seqjepa-data": seqjepa_data_app})
 
 
 def _actions(params: Any, names: list[str], action: Any) -> Any:
@@ -117,8 +118,10 @@ def set_up_logging(
         bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
+    logging.addLevelName(logging.WARNING, "warning")
+    source = " %(name)s" if verbose else ""
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+        level=logging.INFO if verbose else logging.WARNING, format=f"%(levelname)s{source}: %(message)s"
     )
 
 
@@ -153,7 +156,7 @@ def info_command(folder: ShardFolder, as_json: AsJson = False) -> None:
 
     Example:  seqjepa-data info shards/3die --json
     """
-    show_contents(folder, as_json)
+    show_contents(folder, as_json, origin=True)
 
 
 @seqjepa_data_app.command("preview")

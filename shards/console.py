@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import textwrap
 import traceback
@@ -147,6 +148,10 @@ def _fitted(text: str, width: int) -> str:
     return "\n".join(_folded(line, width) for line in re.sub(r" \\\n +", " ", text).split("\n"))
 
 
+APPS: dict[str, typer.Typer] = {}
+"""What can be started from a shell, by name: who asks one for a command of another is told."""
+
+
 class OneLineErrors(TyperGroup):
     """Prints what went wrong as one line and exits with its code; a reader that has gone (`| head`) ends it quietly."""
 
@@ -166,6 +171,13 @@ class OneLineErrors(TyperGroup):
 
     def get_help(self, ctx: Any) -> str:
         return _fitted(super().get_help(ctx), ctx.make_formatter().width)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if ctx.parent is None and self.get_command(ctx, args[0]) is None:
+            for name, app in APPS.items():
+                if args[0] in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+                    raise UsageError(f"{args[0]} is a command of {name}: give `{name} {shlex.join(args)}`")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -314,12 +326,12 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=False, default=str))
 
 
-def show_contents(folder: Path | str, as_json: bool, more: dict[str, Any] | None = None) -> None:
-    """What `info` prints, which is also what a build ends with. more: of the JSON object alone."""
+def show_contents(folder: Path | str, as_json: bool, more: dict[str, Any] | None = None, origin: bool = False) -> None:
+    """What a build ends with, and with its origin what `info` prints. more: of the JSON object alone."""
     from shards.describe import describe_set, summarise
 
     contents = describe_set(folder)
     if as_json:
         print_json(contents | (more or {}))
     else:
-        typer.echo(summarise(contents))
+        typer.echo(summarise(contents, origin))

@@ -95,14 +95,15 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def summarise(contents: dict[str, Any]) -> str:
-    """describe()'s result as lines: what it is, the splits, the parameters, where it came from."""
+def summarise(contents: dict[str, Any], origin: bool = True) -> str:
+    """describe()'s result as lines: what it is, the parameters, the splits, and of which origin."""
+    width = max(7, *map(len, contents["splits"]))
     lines = [
         f"{contents['path']}: {contents['name']}, {contents['kind']} shards, format {contents['format_version']}",
         f"  {contents['samples']} samples, {contents['classes']} classes, {human_bytes(contents['bytes_total'])}",
         *_content_lines(contents),
-        *(_split_line(name, split) for name, split in contents["splits"].items()),
-        *(f"  {key}: {value if key == 'command' else _short(value)}" for key, value in contents["provenance"].items()),
+        *(_split_line(name.ljust(width), split) for name, split in contents["splits"].items()),
+        *(_origin_lines(contents["provenance"]) if origin else ()),
     ]
     return "\n".join(CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in lines)
 
@@ -142,10 +143,9 @@ def column_lines(
     """Columns of parameters with units and ranges, the terms of the action, and which columns none is made of."""
     for column in columns:
         yield f"  {column['name']:16} [{column['unit']}] {column['min']:g} … {column['max']:g}, mean {column['mean']:g}"
-    for term in actions or []:
-        yield f"  action  {term_in_words(term)}"
     if actions is not None:
-        yield f"  action  {ActionSpec.from_json(actions).size} numbers"
+        terms = "; ".join(map(term_in_words, actions)) or "none"
+        yield f"  action  {terms}: {counted(ActionSpec.from_json(actions).size, 'number')}"
     if unused:
         vectors = (list(group) for _, group in groupby(unused, key=lambda name: name.rstrip("0123456789")))
         yield f"  no action uses {', '.join(map(named_columns, vectors))}"
@@ -166,7 +166,7 @@ def _split_line(name: str, split: dict[str, Any]) -> str:
     sizes = f" of {_span(split['widths'])} × {_span(split['heights'])}" if "heights" in split else ""
     each = "".join(f", {size:.0f} B {_EACH[key]}" for key, size in split.items() if key in _EACH)
     return (
-        f"  {name:7} {split['samples']} samples{views}{sizes} in {split['shards']} shards, "
+        f"  {name} {split['samples']} samples{views}{sizes} in {counted(split['shards'], 'shard')}, "
         f"{split['classes_present']} classes, {human_bytes(split['bytes'])}{each}"
     )
 
@@ -176,8 +176,31 @@ def _span(limits: dict[str, int]) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
-def _short(value: object, limit: int = 140) -> str:
-    text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+def counted(number: int, of: str) -> str:
+    """ "1 shard", "2 shards"."""
+    return f"{number} {of}" + "s" * (number != 1)
+
+
+_TOLD = ("views", "images", "psnr_db", "versions")  # above, or by --json alone
+
+
+def _origin_lines(provenance: dict[str, Any]) -> Iterator[str]:
+    """The command whole, to be given again; of all else what a person reads: no digests, nothing that is empty."""
+    for key, value in provenance.items():
+        text = value if key == "command" else _short(_in_words(value))
+        if text and key not in _TOLD:
+            yield f"  {key}: {text}"
+
+
+def _in_words(value: object) -> str:
+    """ "name photos, images train 60 test 40" of a provenance's JSON."""
+    if isinstance(value, dict):
+        parts = {key: _in_words(part) for key, part in value.items() if "sha256" not in key}
+        return ", ".join(f"{key} {part}" for key, part in parts.items() if part and (part != "0" or key == "seed"))
+    return " ".join(map(_in_words, value)) if isinstance(value, list) else str(value)
+
+
+def _short(text: str, limit: int = 140) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 

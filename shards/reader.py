@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.errors import ConfigError, DamageError, FormatError
+from shards.errors import ConfigError, DamageError, FormatError, few
 from shards.layout import Layout
 from shards.machine.files import sha256_of_bytes
 from shards.metadata import read_info
@@ -92,4 +92,6 @@ def require_finished(layout: Layout) -> None:
         return
     if layout.build.exists():
         raise unfinished(layout.root)
-    raise FormatError(f"{layout.root} is not a shard set (it has no _meta/dataset.json)")
+    within = [str(path.parent.parent) for path in sorted(layout.root.glob("*/_meta/dataset.json"))]
+    hint = f"sets in it: {few(within)}" if within else "`seqjepa-data shard` makes one of images"
+    raise FormatError(f"{layout.root} is not a shard set (it has no _meta/dataset.json); {hint}")

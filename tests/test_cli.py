@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import subprocess
@@ -78,6 +79,42 @@ def test_recipes_are_listed_by_data_and_found_by_words():
     assert "no recipe holds 'unheard-of'" in nothing.output
 
 
+@pytest.mark.parametrize(
+    ("app", "words", "line"),
+    [
+        ("seqjepa", "info 'my set'", "info is a command of seqjepa-data: give `seqjepa-data info 'my set'`"),
+        ("seqjepa-data", "train --shards s", "train is a command of seqjepa: give `seqjepa train --shards s`"),
+        (
+            "seqjepa",
+            "recipes cat view-tiny",
+            "there is no recipe 'view-tiny' (did you mean 'views-tiny'?); see `seqjepa r",
+        ),
+        ("seqjepa-data", "info .", "set (it has no _meta/dataset.json); sets in it: one, two"),
+        ("seqjepa-data", "info one", "set (it has no _meta/dataset.json); `seqjepa-data shard` makes one of images"),
+        ("seqjepa", "embed . --images . -o a.npy", "directory (no readable run.json); runs in it: three"),
+    ],
+)
+def test_what_was_meant_is_named(app: str, words: str, line: str, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("one/_meta/dataset.json", "two/_meta/dataset.json", "three/run.json"):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).touch()
+    if words == "info one":
+        Path("one/_meta/dataset.json").unlink()
+    result = runner.invoke(APPS[app], shlex.split(words))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert line in result.stderr
+    assert len(result.stderr) < 160, "one line of a terminal, or two"
+
+
+def test_warnings_are_said_as_everywhere_and_name_their_module_only_if_asked(monkeypatch, capsys):
+    for verbose, line in ((False, "warning: torn\n"), (True, "warning seqjepa.x: torn\n")):
+        monkeypatch.setattr(logging.root, "handlers", [])
+        cli.set_up_logging(verbose)
+        logging.getLogger("seqjepa.x").warning("torn")
+        assert capsys.readouterr().err == line
+
+
 def test_a_path_that_cannot_be_used_is_one_line(tmp_path: Path):
     result = runner.invoke(cli.seqjepa_app, ["report", "--csv", str(tmp_path / ("x" * 300 + ".csv"))])
     assert result.exit_code == 2
@@ -138,7 +175,7 @@ def test_help_needs_no_heavy_import():
 
 @pytest.mark.parametrize(("error", "code"), [(UsageError("found x,\n  allowed y"), 2), (FailureError("disk\nfull"), 1)])
 def test_our_errors_are_one_line_and_an_exit_code(monkeypatch, error: Exception, code: int):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(cli, "show_contents", fail)
@@ -149,7 +186,7 @@ def test_our_errors_are_one_line_and_an_exit_code(monkeypatch, error: Exception,
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "show_contents", stop)
@@ -213,7 +250,7 @@ def test_work_without_end_is_refused(words: list[str]):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(cli, "show_contents", fail)

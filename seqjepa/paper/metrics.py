@@ -269,6 +269,7 @@ def declared_metric(key: str, targets: Mapping[str, Any] | None = None) -> Metri
     label, scale, column = _NUMBERS[what, end]
     target = (targets or {}).get(f"{'rel' if between else 'indiv'}_{name}")
     words = columns_text(target) or re.sub(r"^term(\d+)$", r"term \1", name)
+    words = words.replace(" [rad]", "") if scale is DEGREES else words
     words += " between views" if between else f" of the last view, z_AGG, M_val = {size}" if size else " of a view"
     words += ", by an MLP" if isinstance(target, dict) and target.get("head") == "mlp" else ""
     unit = target.get("unit") if end == "_rmse" and isinstance(target, dict) else ""

@@ -73,12 +73,12 @@ def packaged() -> Mapping[str, RunRecipe]:
 
 
 def recipe_named(name: str) -> RunRecipe:
-    """ConfigError lists the names that there are; of a file or folder it says what a recipe's file is."""
+    """ConfigError: there is none of this name; of a file or folder it says what a recipe's file is."""
     known = packaged()
     if name not in known and Path(name).exists():
         raise ConfigError(f"{name} is no recipe: a file of one is TOML, and its name ends in .toml")
     if name not in known:
-        raise ConfigError(f"there is no recipe {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+        raise ConfigError(f"there is no recipe {name!r}{did_you_mean(name, known)}; see `seqjepa recipes ls`")
     return known[name]
 
 

@@ -24,7 +24,7 @@ from seqjepa.data.fixations import Fixating
 from seqjepa.files import TEMPORARY, warn_of_change, write_with_checksum
 from seqjepa.recipes import read_config
 from seqjepa.training.run_files import CONFIG, LOCK, OURS, PREVIOUS, RUN, STATE, WEIGHTS, has_state, remove_ours
-from shards.errors import ConfigError, FormatError, UsageError
+from shards.errors import ConfigError, FormatError, UsageError, few
 from shards.machine.environment import pass_environment_on
 from shards.machine.lock import FolderLock
 
@@ -89,7 +89,9 @@ def read_run_json(run: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         pass_environment_on(error)
-        raise FormatError(f"{run} is not a run directory (no readable {RUN}); `seqjepa train` makes them") from None
+        within = [str(found.parent) for found in sorted(run.glob(f"*/{RUN}"))]
+        hint = f"runs in it: {few(within)}" if within else "`seqjepa train` makes them"
+        raise FormatError(f"{run} is not a run directory (no readable {RUN}); {hint}") from None
     if not isinstance(info, dict) or info.get("kind") != "seqjepa-run":
         raise FormatError(f"{path} was not written by `seqjepa train`")
     if not isinstance(info.get("format"), int):

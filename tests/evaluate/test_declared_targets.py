@@ -288,7 +288,7 @@ def test_labels_print_columns_and_units() -> None:
         "r2_rel_term12_avg": "R² x, y [m] between views, avg",
         "rel_term12_rmse": "x, y [m] between views, root mean square error, m",
         "r2_indiv_state_agg.5": "R² state (9) of the last view, z_AGG, M_val = 5",
-        "indiv_mixed_deg": "a [rad], b of a view, mean error in degrees",
+        "indiv_mixed_deg": "a, b of a view, mean error in degrees",
         "r2_indiv_mixed_mlp_avg": "R² a [rad], b of a view, by an MLP, avg",
         "top1_rel_term3": "top-1 term 3 between views",
         "halves.invariant.r2_rel_term12_avg": "R² x, y [m] between views, avg, invariant half",

@@ -392,5 +392,12 @@ def test_info_names_the_action_the_ranges_and_what_no_action_uses(folder: Path, 
     text = summarise(found)
     assert len(found["provenance"]["command"]) > 140
     assert found["provenance"]["command"] in text  # whole, to be given again
-    for line in ("yaw              [rad] 0 … 5.23599", "action  angle_difference of yaw", "no action uses z"):
+    for line in (
+        "yaw              [rad] 0 … 5.23599",
+        "action  angle_difference of yaw: 1 number\n",
+        "no action uses z",
+    ):
         assert line in text
+    assert "in 1 shard," in text
+    assert [word for word in ("sha256", "bad_views", "versions", "{", "[]") if word in text] == []
+    assert result.stdout.strip() == text[: text.index("\n  command: ")]  # a build does not repeat what was typed

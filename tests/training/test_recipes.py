@@ -194,7 +194,7 @@ def test_a_name_is_that_of_a_folder(name: str):
 
 
 def test_unknown_and_broken_recipes(tmp_path):
-    with pytest.raises(ConfigError, match=r"did you mean '3die-rot-M3'.*there are: .*synth-tiny"):
+    with pytest.raises(ConfigError, match=r"did you mean '3die-rot-M3'.*; see `seqjepa recipes ls`"):
         load_recipe("3die-rotM3")
     with pytest.raises(ConfigError, match="cannot read"):
         load_recipe(tmp_path / "no.toml")
