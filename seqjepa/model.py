@@ -210,7 +210,8 @@ class Model:
         method = self._having(PredictsViews, "rollout")
         counts = hasattr(steps, "__index__") and not isinstance(steps, bool) and not getattr(steps, "ndim", 0)
         if steps is not None and (not counts or steps < 1):
-            raise UsageError(f"steps is {steps!r:.40}; give a number of views to predict, 1 or more, or leave it out")
+            shown = " ".join(repr(steps).split())
+            raise UsageError(f"steps is {shown:.40}; give a number of views to predict, 1 or more, or leave it out")
         ahead = None if steps is None else operator.index(steps)
         known, told, leading = self._context(views, actions, z, ahead)
         found = roll_out(method, known, told)

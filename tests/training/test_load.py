@@ -117,7 +117,7 @@ def test_aggregate_predict_and_rollout_are_the_methods_own(made, model, views, m
 
 def test_a_model_says_what_it_is(model, views):
     z, z_agg = model.embed(views[0, 0]).shape[0], model.aggregate(views[0], np.zeros((3, 4))).shape[0]
-    said = f"Model(seq_jepa of resnet18, 32×32 px, z [{z}], z_AGG [{z_agg}], action [4], cpu)"
+    said = f"Model(seq_jepa of {model.config.model.backbone}, 32×32 px, z [{z}], z_AGG [{z_agg}], action [4], cpu)"
     assert repr(model) == said
 
 
