@@ -81,7 +81,7 @@ def write_with_checksum(path: Path, data: bytes, *, keep: str = "", also: Mappin
     """
     folder, digest, others = path.parent, sha256_of_bytes(data), {k: (v,) for k, v in (also or {}).items()}
     before = read_checksums(folder)
-    there = before.get(path.name) or ((sha256_of_file(path),) if path.exists() else ())
+    there = (before.get(path.name) or (sha256_of_file(path),)) if path.exists() else ()
     kept = {keep: there} if keep and there else {}
     with _staged(path, data, digest) as file:
         _update_checksums(folder, before, {path.name: (digest, *there), **kept, **others}, add=True)

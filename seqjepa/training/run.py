@@ -21,7 +21,7 @@ from seqjepa.config import RunConfig
 from seqjepa.data.actions import DECLARED, PRESETS
 from seqjepa.data.augment.recipes import RECIPES
 from seqjepa.data.fixations import Fixating
-from seqjepa.files import TEMPORARY, warn_of_change, write_with_checksum
+from seqjepa.files import TEMPORARY, warn_of_change, write_file, write_with_checksum
 from seqjepa.recipes import read_config
 from seqjepa.training.run_files import CONFIG, LOCK, OURS, PREVIOUS, RUN, STATE, WEIGHTS, has_state, remove_ours
 from shards.errors import ConfigError, FormatError, UsageError, few
@@ -328,7 +328,10 @@ def _versions(*packages: str) -> dict[str, str]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    write_with_checksum(path, (json.dumps(value, indent=2) + "\n").encode())
+    data = (json.dumps(value, indent=2) + "\n").encode()
+    if not path.exists():  # before its checksum: a folder with SHA256SUMS alone would not be known as ours
+        write_file(path, data)
+    write_with_checksum(path, data)
 
 
 @contextmanager

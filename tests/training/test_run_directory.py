@@ -4,7 +4,8 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from train_helpers import tiny_config
 
 from seqjepa.config import RunConfig
-from seqjepa.files import write_file
+from seqjepa.files import read_checksums, write_file
 from seqjepa.training import checkpoint, metrics_log, run
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.run import DataInfo, RunPlan, claimed, mark_finished, read_run_config, read_run_json
@@ -223,6 +224,30 @@ def test_two_trainers_do_not_share_a_folder(tmp_path):
         pass
 
 
+@contextmanager
+def stopped_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The block ends before the number-th file gets its name."""
+    replace, calls = os.replace, count()
+
+    def stops(*names) -> None:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        replace(*names)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(os, "replace", stops)
+        yield
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_stopped_at_any_of_its_first_files_it_is_still_ours(tmp_path, monkeypatch, number):
+    with stopped_at(number, monkeypatch), claimed(tmp_path, plan()):
+        pass
+    with claimed(tmp_path, plan()):
+        assert read_run_config(tmp_path).seed == plan().config.seed
+    assert sorted(read_checksums(tmp_path)) == ["config.toml", "run.json"]
+
+
 def test_killed_between_the_first_two_files_it_is_still_ours(tmp_path):
     with claimed(tmp_path, plan()):
         (tmp_path / "config.toml").unlink()
@@ -256,6 +281,18 @@ def test_state_is_tensors_and_primitives_and_damage_is_named(tmp_path):
         path.write_bytes(whole[:cut])
         with pytest.raises(DamageError, match="damaged"):
             checkpoint.load_state(path)
+
+
+def test_a_first_state_that_was_noted_and_not_written_stops_no_later_one(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    with stopped_at(1, monkeypatch):
+        checkpoint.save_state({"step": 1}, path)
+    assert list(read_checksums(tmp_path)) == ["state.pt"]
+    assert not path.exists()
+    for step in (2, 3):
+        checkpoint.save_state({"step": step}, path)
+    kept = [tmp_path / name for name in ("state-previous.pt", "state.pt")]
+    assert [checkpoint.parse_state(file.read_bytes(), file)["step"] for file in kept] == [2, 3]
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
