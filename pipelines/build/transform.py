@@ -50,7 +50,7 @@ class ViewJob:
 def transform(content: ViewsContent, job: ViewJob) -> Transformed:
     """Views fitted into the frame and encoded, parameters as float32 [n, P]; what is bad is left out and named."""
     record = content.record
-    ids, views, params, bad, odd = [], [], [], [], []
+    ids, views, params, bad, odd, far = [], [], [], [], [], []
     stats, psnr_sum = PixelStats(), 0.0
     names = content.names or [content.view_file.format(k) for k in record.view_ids]
     place = "" if content.names else f"{record.name}/"
@@ -65,7 +65,7 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
             continue
         data, view_stats, psnr = encode_image(fit_image(pixels, job.frame), job.setting)
         odd += [f"{place}{view_name}: {doubt}" for doubt in found]
-        if not odd and not isinstance(given, np.ndarray):  # of a table it was told before
+        if not far and not isinstance(given, np.ndarray):  # of a table it was told before
             far = [f"{name} is {row[i]:g} rad" for i, name in job.angles if abs(row[i]) > MOST_TURNS]
             odd += [f"{place}{content.params_file.format(k)}: {', '.join(far)}: degrees?"] if far else []
         ids.append(k)

@@ -109,6 +109,7 @@ FEW_BYTES = 16  # left over in front of a restart mark, as webcams leave one or 
 MOST_TRIES = 200
 EXIF, HEADERS = b"Exif\0\0", 1 << 16  # bytes of a JPEG in which its EXIF begins
 ORIENTATION, TURNS = 0x0112, range(2, 9)
+OPAQUE = 255
 
 _doubts: ContextVar[list[str] | None] = ContextVar("doubts", default=None)
 
@@ -116,7 +117,7 @@ _doubts: ContextVar[list[str] | None] = ContextVar("doubts", default=None)
 @contextlib.contextmanager
 def doubts() -> Iterator[list[str]]:
     """Gathers, while inside, what is to be said of pictures that are read: JPEGs that may be damaged, moving pictures,
-    such as their EXIF turns."""
+    such as their EXIF turns, such as one sees through."""
     found: list[str] = []
     token = _doubts.set(found)
     try:
@@ -133,6 +134,12 @@ def _say(doubt: str) -> None:
 def _say_turned(exif: Image.Exif) -> None:
     if (turn := exif.get(ORIENTATION)) in TURNS:
         _say(f"its EXIF turns it (orientation {turn}), which is left alone")
+
+
+def _say_transparent(image: Image.Image) -> None:
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    if _doubts.get() is not None and has_alpha and np.array(image.convert("RGBA"))[..., 3].min() < OPAQUE:
+        _say("it has transparent pixels, whose colours are taken as they lie in the file")
 
 
 def _look_at_exif(jpeg: bytes) -> None:
@@ -292,6 +299,7 @@ def decode_image(data: bytes) -> np.ndarray:
                     _say(f"the first of its {frames} frames is read")
                 if "exif" in image.info:
                     _say_turned(image.getexif())
+                _say_transparent(image)
                 return rgb_of(image)
         except Image.UnidentifiedImageError as error:
             raise ValueError(_unknown(data)) from error

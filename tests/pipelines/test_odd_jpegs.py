@@ -76,6 +76,20 @@ def test_moving_pictures_are_said(tmp_path: Path) -> None:
     )
 
 
+def test_transparent_pictures_are_said(tmp_path: Path) -> None:
+    """As renderers write what has no background; an alpha of 255 throughout is none."""
+    opaque = Image.fromarray(picture(0)).convert("RGBA")
+    clear = opaque.copy()
+    clear.putpixel((3, 2), (9, 9, 9, 254))
+    for name, image in (("0.png", opaque), ("1.png", clear), ("2.webp", clear), ("3.png", clear.convert("LA"))):
+        image.save(tmp_path / name, lossless=True, exact=True)
+    opaque.convert("P").save(tmp_path / "4.png", transparency=int(np.asarray(opaque.convert("P"))[0, 0]))
+    info = shard_images(open_source("folder", tmp_path), tmp_path / "set", encoding="raw", workers=1)
+    said = "it has transparent pixels, whose colours are taken as they lie in the file"
+    named = [f"{name}: {said}" for name in ("1.png", "2.webp", "3.png", "4.png")]
+    assert info.provenance["odd_images"]["names"] == named
+
+
 def test_pictures_that_exif_turns_are_said(tmp_path: Path) -> None:
     """As telephones write them; 0 is what some cameras say that know nothing."""
     for turn, suffix in ((6, "jpg"), (8, "png"), (3, "webp"), (1, "jpg"), (0, "jpg"), (None, "jpg")):
