@@ -60,7 +60,8 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
     of_split = [text for text in overrides if text.partition("=")[0].strip() == "data.split"]
     split = training_split(opened, load_recipe(overrides=of_split))
     by_default = next((name for name in BY_DEFAULT if name in info.splits), split)
-    found = _find(info, info.splits[by_default].samples, Told.of(overrides))
+    told = Told.of(overrides)
+    found = _find(info, info.splits[by_default].samples, told)
     if found is None and isinstance(info.spec, ViewSpec) and _single(info.spec):
         raise ConfigError(
             f"{opened.place} holds one view of each sample, and no action leads from one to itself: put several into "
@@ -72,6 +73,7 @@ def choose_recipe(shards: Path, overrides: Sequence[str] = ()) -> Choice:
             "(data.action), train without any (data.action=none), or give one of `seqjepa recipes ls` with --recipe"
         )
     recipe, fixed, why = found
+    fixed += tuple(told.views())
     settings = (*fixed, *_settings_of_size(recipe, fixed, info, info.splits[split].samples))
     config = load_recipe(recipe, settings)
     if problems := list(incompatibilities(info, config.data, config.method)):
@@ -94,6 +96,11 @@ class Told:
         parts = (text.partition("=") for text in overrides)
         given = {key.strip(): toml_value(value.strip()) for key, _, value in parts if value.strip()}
         return cls(given.get("data.action", cls.action), str(given.get("method", cls.method)))
+
+    def views(self) -> Iterator[str]:
+        """The context that a method on pairs or triples takes, whatever the recipe's."""
+        if (method := find_method(self.method)) and method.views_needed is not None:
+            yield f"data.context={method.views_needed - 1}"
 
 
 def _find(info: DatasetInfo, samples: int, told: Told) -> Found | None:
@@ -134,15 +141,13 @@ def _single(spec: ViewSpec) -> bool:
 
 
 def _of_own_views(spec: ViewSpec, told: Told) -> Iterator[str]:
-    """Its own actions and order, a stem for its size, and what the method needs: how many views, which actions."""
+    """Its own actions and order, a stem for its size, and which actions the method needs."""
     action, method = told.action, find_method(told.method)
     if action == OF_THE_SHARDS and not (spec.actions and spec.actions.terms):
         action = "none" if spec.actions else implied_action(spec.param_names)
         yield f"data.action={action}"
     if action in ("none", []) and method and "model.condition" in method.settings:
         yield "model.condition=none"
-    if method and method.views_needed is not None:
-        yield f"data.context={method.views_needed - 1}"
     if usual_order(spec) == "window":
         yield "data.order=window"
     if min(spec.height, spec.width) < STANDARD_STEM:

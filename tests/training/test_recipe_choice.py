@@ -138,6 +138,17 @@ def test_an_action_or_method_that_is_given_is_taken(monkeypatch, info, ordered, 
     initial_method(config, 0 if config.data.action == "none" else 1)
 
 
+@pytest.mark.parametrize(("known", "method", "context"), [("", "simclr", 1), ("3DIEBench", "vicreg_traj", 2)])
+def test_of_any_set_a_method_is_shown_as_many_views_as_it_takes(monkeypatch, info, known, method, context) -> None:
+    """Only views of one's own were: others ended in "takes exactly 2 views"."""
+    stub(monkeypatch, info, OBJECTS, known, 20_000)
+    overrides = [f"method={method}"]
+    found = choose_recipe(Path("set"), overrides)
+    config = load_recipe(found.recipe, [*found.settings, *overrides])
+    assert config.data.context == context
+    initial_method(config, 4)
+
+
 def test_one_view_a_sample_is_told_as_such(monkeypatch, info) -> None:
     stub(monkeypatch, info, replace(OBJECTS, views=1), "", 100)
     with pytest.raises(ConfigError, match=r"one view of each sample, .*: put several into one sequence, or write"):
