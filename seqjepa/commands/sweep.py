@@ -137,16 +137,16 @@ def _asked(
     """A grid, an experiment, or a table or figure. how: seeds, scale, and whether untrained weights are evaluated."""
     from seqjepa.experiments.experiment import experiment_named
     from seqjepa.experiments.grid import Grid, one_folder
-    from seqjepa.experiments.paper_runs import paper_experiments
+    from seqjepa.experiments.paper_runs import find_table, paper_experiments
     from seqjepa.experiments.sweep import Sweep, parse_shards
 
     vary, settings, only = (tuple(given[name] or ()) for name in ("--vary", "--set", "--only"))
     if table == "grid":
         return Grid(one_folder(shards), vary, given["--recipe"], settings, *how)
-    folders = parse_shards(shards)
     if table in paper_experiments():
-        return experiment_named(table, folders, out, *how, only)
-    return Sweep(table, folders, *how)
+        return experiment_named(table, parse_shards(shards), out, *how, only)
+    find_table(table)  # a name that is mistaken before what its shards would be
+    return Sweep(table, parse_shards(shards), *how)
 
 
 def _results(asked: Runs, out: Path, numbers: list[Path]) -> Results | None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import cli
 from seqjepa.experiments.sweep import Sweep, parse_shards
 from shards.errors import ConfigError, UsageError
 
@@ -78,6 +80,11 @@ def test_missing_shards_are_named_all_at_once(tmp_path: Path, table: str, given:
 def test_shards_that_are_not_given_right(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_shards([text])
+
+
+def test_a_name_that_is_mistaken_is_named_before_shards_are_asked_for() -> None:
+    words = ["sweep", "gird", "--shards", "shards/mine"]
+    assert "there is no 'gird' (did you mean 'grid'?)" in CliRunner().invoke(cli.seqjepa_app, words).output
 
 
 def test_a_task_out_of_range_and_an_unknown_word_of_the_evaluation(tmp_path: Path) -> None:
