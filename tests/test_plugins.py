@@ -249,7 +249,8 @@ def test_the_commands_of_the_page(site: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": python_path(ROOT, site)}
     pictures(tmp_path / "weather", 64)
     page = (ROOT / "docs" / "other-tools.md").read_text(encoding="utf-8")
-    lines = [shlex.split(line) for line in re.findall(r"^\$ (.+)$", page, re.MULTILINE)]
+    (block,) = re.findall(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line) for line in block.replace("\\\n", "").splitlines()]
     assert lines[0] == ["pip", "install", "./examples/plugin"]  # what the fixture did
     for command, *words in lines[1:]:
         start = f"from seqjepa.__main__ import {command.replace('-', '_')} as run; run()"
