@@ -31,7 +31,7 @@ from pipelines.build.run_build import BuildReport, Prepared, named, outcome, run
 from pipelines.build.source_watch import images_watch
 from pipelines.sources import ImageRecord, ImageSource
 from pipelines.sources.content import short_digest
-from pipelines.sources.decode import doubts
+from pipelines.sources.decode import doubts, say_if_empty
 from pipelines.sources.subset import limited
 from shards.errors import FormatError, UsageError
 from shards.saliency_map import encode_map
@@ -243,6 +243,7 @@ def to_sample(item: ImageItem, job: ImageJob) -> Transformed:
             item.stored_map.refuse_other(source)
         with doubts() as odd:
             pixels = job.source.read(item.record)
+            say_if_empty(pixels)
         fitted = fit_image(pixels, job.frame)
         saliency = _map_members(item.stored_map, pixels.shape[:2], job.frame) if item.stored_map else ()
     except (ValueError, FormatError) as error:

@@ -19,7 +19,7 @@ from pipelines.build.fill import Transformed
 from pipelines.sources import ViewsContent
 from pipelines.sources.content import short_digest
 from pipelines.sources.declared_actions import LARGEST_NUMBER
-from pipelines.sources.decode import Pixels, check_view_size, decode_image, decode_jpeg, doubts, jpeg_size
+from pipelines.sources.decode import Pixels, check_view_size, decode_image, decode_jpeg, doubts, jpeg_size, say_if_empty
 from shards.machine.environment import usable_cores
 from shards.sample import ViewSample
 from shards.stats import PixelStats
@@ -60,6 +60,7 @@ def transform(content: ViewsContent, job: ViewJob) -> Transformed:
             row = _naming(content.params_file.format(k), lambda given=given: _params(given, job.params))
             with doubts() as found:
                 pixels = _naming(view_name, load)
+                say_if_empty(pixels)
         except ValueError as error:
             bad.append(f"{place}{error}")
             continue

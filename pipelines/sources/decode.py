@@ -110,6 +110,8 @@ MOST_TRIES = 200
 EXIF, HEADERS = b"Exif\0\0", 1 << 16  # bytes of a JPEG in which its EXIF begins
 ORIENTATION, TURNS = 0x0112, range(2, 9)
 OPAQUE = 255
+SPARSE = 16  # steps of pixels that are looked at first
+DARK = 1 << 12  # of 16 bits: what cameras of 12 bits write
 
 _doubts: ContextVar[list[str] | None] = ContextVar("doubts", default=None)
 
@@ -140,6 +142,13 @@ def _say_transparent(image: Image.Image) -> None:
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     if _doubts.get() is not None and has_alpha and np.array(image.convert("RGBA"))[..., 3].min() < OPAQUE:
         _say("it has transparent pixels, whose colours are taken as they lie in the file")
+
+
+def say_if_empty(pixels: Pixels) -> None:
+    """Of a picture [H, W, 3] of one colour, as of a render that failed."""
+    some = pixels[::SPARSE, ::SPARSE]
+    if (some == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():
+        _say(f"all its pixels are {tuple(pixels[0, 0].tolist())}")
 
 
 def _look_at_exif(jpeg: bytes) -> None:
@@ -300,6 +309,8 @@ def decode_image(data: bytes) -> np.ndarray:
                 if "exif" in image.info:
                     _say_turned(image.getexif())
                 _say_transparent(image)
+                if image.mode.startswith("I") and (most := int(image.getextrema()[1])) < DARK:  # type: ignore[operator]
+                    _say(f"its 16 bits go to {most} alone, nearly black: scale them to 65535, or to 8 bits")
                 return rgb_of(image)
         except Image.UnidentifiedImageError as error:
             raise ValueError(_unknown(data)) from error

@@ -90,6 +90,21 @@ def test_transparent_pictures_are_said(tmp_path: Path) -> None:
     assert info.provenance["odd_images"]["names"] == named
 
 
+def test_pictures_without_content_are_said(tmp_path: Path) -> None:
+    """Renders that failed; twelve bits of a camera in sixteen, which eight bits leave nothing of."""
+    almost = np.zeros((20, 24, 3), np.uint8)
+    almost[7, 9, 2] = 1
+    grey = np.arange(480, dtype=np.uint16).reshape(20, 24)
+    pictures = (np.full_like(almost, 7), almost, grey * 8, grey * 8 + 264)
+    for name, pixels in zip("0123", pictures, strict=True):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    info = shard_images(open_source("folder", tmp_path), tmp_path / "set", encoding="raw", workers=1)
+    assert info.provenance["odd_images"]["names"] == [
+        "0.png: all its pixels are (7, 7, 7)",
+        "2.png: its 16 bits go to 3832 alone, nearly black: scale them to 65535, or to 8 bits",
+    ]
+
+
 def test_pictures_that_exif_turns_are_said(tmp_path: Path) -> None:
     """As telephones write them; 0 is what some cameras say that know nothing."""
     for turn, suffix in ((6, "jpg"), (8, "png"), (3, "webp"), (1, "jpg"), (0, "jpg"), (None, "jpg")):
