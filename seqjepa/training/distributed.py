@@ -46,8 +46,8 @@ class World:
                 "sets them"
             )
         port = os.environ.get("MASTER_PORT", "0")
-        if size > 1 and not (port.isdecimal() and int(port) < 1 << 16):
-            raise UsageError(f"MASTER_PORT is {port!r:.40}; ports are 0 to 65535; torchrun sets it")
+        if size > 1 and not (port.isdecimal() and 0 < int(port) < 1 << 16):
+            raise UsageError(f"MASTER_PORT is {port!r:.40}, not 1 to 65535; `torchrun --standalone` finds a free port")
         return cls(rank, size, local)
 
     @property

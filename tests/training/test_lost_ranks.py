@@ -85,6 +85,7 @@ def test_on_a_gpu_an_aborted_group_ends(tmp_path: Path) -> None:
         ({"RANK": "one"}, "must be whole numbers"),
         ({"WORLD_SIZE": "2", "MASTER_PORT": "abc"}, "MASTER_PORT is 'abc'"),
         ({"WORLD_SIZE": "2", "MASTER_PORT": "99999"}, "MASTER_PORT is '99999'"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "0"}, "MASTER_PORT is '0'"),  # of torchrun --master-port 0
     ],
 )
 def test_what_launchers_say_wrongly_is_refused_before_anybody_waits(
