@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,11 +71,15 @@ def embed_run(
     of_members = cluster.device(device) if cluster else ""
     opened = open_asked(load(run, "cpu" if cluster else device), asked, out)
     identity = identity_of(opened, asked, of_members or opened.model.device.type)
+    folder = out.with_name(f"{out.name}.parts")
     if found := finished(out, [identity], overwrite):
+        if folder.exists():  # a call was killed as it removed them
+            with suppress(UsageError):  # or they are of another
+                Parts(folder, identity, overwrite=False).remove()
         return found
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, of sizes that are checked and of odd palettes
-        parts = Parts(out.with_name(f"{out.name}.parts"), identity, overwrite, task.task if task else None)
+        parts = Parts(folder, identity, overwrite, task.task if task else None)
         try:
             if not overwrite and (found := finished(out, [identity], overwrite)):  # by another, since we looked
                 if task is None or parts.take_all():

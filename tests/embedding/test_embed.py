@@ -10,6 +10,7 @@ import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ from cli import seqjepa_app
 from seqjepa.data.draws import Purpose
 from seqjepa.embedding import parts as parts_module
 from seqjepa.embedding import run as embedding
+from seqjepa.embedding.formats import read_facts
 from seqjepa.embedding.parts import Parts
 from seqjepa.embedding.run import Asked, embed_run
 from seqjepa.evaluate.features import encode_views
@@ -220,12 +222,16 @@ def test_what_is_finished_is_not_made_again_and_what_is_foreign_stays(
     run: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "f.parquet"
-    facts = embedded(run, out, shards=shards)
-    before = out.stat().st_mtime_ns
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(Parts, "remove", Mock(side_effect=KeyboardInterrupt))
+        embedded(run, out, shards=shards)
+    facts, before = read_facts(out), out.stat().st_mtime_ns
+    assert list(tmp_path.glob("*.parts"))
     with monkeypatch.context() as patched:
         patched.setattr(embedding, "_embedded", None)
         assert embedded(run, out, shards=shards) == facts
     assert out.stat().st_mtime_ns == before
+    assert not list(tmp_path.glob("*.parts"))  # of the first call
     with pytest.raises(UsageError, match="is of another run, input or options"):
         embedded(run, out, shards=shards, splits=("val",))
     assert embedded(run, out, shards=shards, splits=("val",), overwrite=True)["rows"] == 24
