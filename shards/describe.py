@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from shards.errors import counted
 from shards.kinds import kind_of
 from shards.layout import Layout
 from shards.metadata import CONTROL
@@ -174,11 +175,6 @@ def _split_line(name: str, split: dict[str, Any]) -> str:
 def _span(limits: dict[str, int]) -> str:
     low, high = limits["min"], limits["max"]
     return f"{low}" if low == high else f"{low}–{high}"
-
-
-def counted(number: int, of: str) -> str:
-    """ "1 shard", "2 shards"."""
-    return f"{number} {of}" + "s" * (number != 1)
 
 
 _TOLD = ("views", "images", "psnr_db", "versions")  # above, or by --json alone

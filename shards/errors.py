@@ -59,3 +59,8 @@ def few(names: Sequence[str], most: int = 3, parted: str = ", ") -> str:
     """ "a, b, c and 4 more": what a line names of many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return parted.join(names[:most]) + more
+
+
+def counted(number: int, of: str) -> str:
+    """ "1 shard", "2 shards"."""
+    return f"{number} {of}" + "s" * (number != 1)

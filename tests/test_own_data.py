@@ -68,6 +68,9 @@ def test_ten_commands_from_photographs_to_a_report(tmp_path: Path, monkeypatch: 
     assert "angle_difference of angle" in said[1]
     assert "0 mistakes" in said[1]
     assert "sound" in said[3]
+    assert "runs/photos: trained 1 epoch, last loss" in said[6]
+    assert said[7].endswith("kept in runs/photos/results.json\n")
+    assert "1 run, 1 of them evaluated" in said[9]
     results = json.loads(Path("runs/photos/results.json").read_text())
     for weights in ("trained", "untrained"):
         assert {"r2_rel_term1_avg", "r2_indiv_term1_avg", "indiv_term1_deg", "top1_z", "top1_agg"} <= set(

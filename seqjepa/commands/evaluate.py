@@ -138,9 +138,9 @@ def _evaluate(run: Path, shards: Path, options: dict[str, Any], as_json: bool) -
     if as_json:
         print_json(results)
     else:
-        typer.echo(format_table(read_results(folder, results_file(results["protocol"]))))
-        if folder != run:
-            typer.echo(f"kept in {address if address.startswith(WRITABLE) else folder}")
+        file = results_file(results["protocol"])
+        typer.echo(format_table(read_results(folder, file)))
+        typer.echo(f"kept in {address.rstrip('/') if address.startswith(WRITABLE) else folder}/{file}")
 
 
 def _evaluate_checkpoints(

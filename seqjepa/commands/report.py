@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shards.console import AsJson, print_json
+from shards.errors import counted
 
 if TYPE_CHECKING:
     from seqjepa.report.runs import RunRecord
@@ -110,7 +111,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
 def _summary(records: Sequence[RunRecord], tables: Sequence[Table]) -> list[str]:
     """How many runs there are, and where they are found."""
     unread = [record.name for record in records if not record.trained]
-    lines = [f"{len(records)} runs, {len(records) - len(unread)} of them evaluated"]
+    lines = [f"{counted(len(records), 'run')}, {len(records) - len(unread)} of them evaluated"]
     if not records:
         lines = ["no runs: what the paper published"]
     if unread:

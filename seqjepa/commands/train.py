@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shards.console import AsJson, Device, Overwrite, Shards, Workers, print_json
+from shards.errors import counted
 
 if TYPE_CHECKING:
     from seqjepa.config import RunConfig
@@ -91,7 +92,7 @@ def train_command(
     if as_json:
         print_json(summary)
     else:
-        typer.echo(f"{summary['run']}: trained {summary['epochs']} epochs, last loss {summary['loss']:.4f}")
+        typer.echo(f"{summary['run']}: trained {counted(summary['epochs'], 'epoch')}, last loss {summary['loss']:.4f}")
 
 
 def _refuse_contradictions(everyday: Mapping[str, object], set_: Sequence[str]) -> None:

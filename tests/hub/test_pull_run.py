@@ -106,7 +106,7 @@ def test_an_address_is_a_run_for_every_command(hub: Hub, there: Repo, run: Path,
     told = runner.invoke(cli.seqjepa_app, args)
     assert told.exit_code == 0, told.output
     folder = run_folder(ADDRESS)
-    assert told.output.endswith(f"kept in {folder}\n")
+    assert told.output.endswith(f"kept in {folder}/results.json\n")
     assert json.loads((folder / "results.json").read_text())["earlier"]
     out = tmp_path / "z.npy"
     embed = ["embed", ADDRESS, "--shards", str(shards), "--split", "val", "-o", str(out), "--device", "cpu"]
