@@ -95,8 +95,11 @@ class Row:
 
     def joined(self, other: Row) -> Row:
         """With the seeds of the same row elsewhere that this one lacks."""
+        if set(other.by_seed) <= set(self.by_seed):
+            return self
         by_seed = {**other.by_seed, **self.by_seed}
-        return replace(self, by_seed=dict(sorted(by_seed.items())), folders=(*self.folders, *other.folders))
+        folders = tuple(dict.fromkeys((*self.folders, *other.folders)))
+        return replace(self, by_seed=dict(sorted(by_seed.items())), folders=folders)
 
     @classmethod
     def of_json(cls, values: dict[str, Any]) -> Row:

@@ -294,19 +294,19 @@ def test_numbers_of_another_machine_are_added_seed_by_seed(
         assert row["std"]["top1_z"] == pytest.approx(0.5**0.5)
     assert set(joined["orders"]["r2_rel"]) == {"42", "43"}
 
-    # Alone they are the same rows, and a picture, where no run is.
+    # Alone, or twice, they are the same rows, and a picture, where no run is.
     code, stdout, _ = sweep(
         shards,
         scale,
         tmp_path / "none",
         "--json",
-        "--numbers",
-        str(tmp_path / "there.json"),
+        *("--numbers", str(tmp_path / "there.json")) * 2,
         "--plot",
         str(tmp_path / "curves.svg"),
     )
     assert code == 0
-    assert [r["mean"] for r in json.loads(stdout)["results"]["rows"]] == [r["mean"] for r in _means(there)]
+    alone = json.loads(stdout)["results"]["rows"]
+    assert [(r["mean"], r["runs"]) for r in alone] == [(r["mean"], r["runs"]) for r in _means(there)]
     assert (tmp_path / "curves.svg").stat().st_size > 5000
 
 
@@ -362,7 +362,7 @@ def test_numbers_of_changes_at_other_lengths_are_taken(
 
 
 def _means(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"mean": row["by_seed"]["43"]} for row in found["results"]["rows"]]
+    return [{"mean": row["by_seed"]["43"], "runs": row["runs"]} for row in found["results"]["rows"]]
 
 
 def _changed(text: str, *places: str | int, to: Any) -> str:
