@@ -33,6 +33,7 @@ from train_data import Data, prepare  # noqa: E402
 
 from pipelines.saliency.speed import matmul_ceiling  # noqa: E402
 from seqjepa.config import RunConfig  # noqa: E402
+from seqjepa.cuda_graphs import WARM_UP  # noqa: E402
 from seqjepa.data.device import feed  # noqa: E402
 from seqjepa.devices import take_device  # noqa: E402
 from seqjepa.methods.flops import count_macs  # noqa: E402
@@ -140,10 +141,10 @@ def run_round(arguments: argparse.Namespace, data: Data, config: RunConfig, devi
     if device.type == "cuda" and config.train.compile:
         eager = _compiling(config, False)
         contenders["eager"] = lambda: our_steps(source, eager, device, arguments.workers, resident=False)
-    found = {}
+    found, warm_up = {}, max(WARM_UP + 1, arguments.steps // 3)  # the step that follows WARM_UP captures the graph
     for name, start in contenders.items():
         steps = start()
-        found[name] = seconds_per_step(steps, arguments.steps, max(3, arguments.steps // 3), device)
+        found[name] = seconds_per_step(steps, arguments.steps, warm_up, device)
         steps.close()  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.benchmark = tuned
