@@ -61,7 +61,7 @@ part card 60 "$PYTHON" -c 'import torch; print(torch.zeros(1, device="cuda").dev
 case $1 in
 check)
   part doctor 40 "$PYTHON" -m seqjepa doctor
-  part tests 300 "$PYTHON" -m pytest -o addopts= -m gpu -W default -v --durations=10 tests
+  part tests 360 "$PYTHON" -m pytest -o addopts= -m gpu -W default -v --durations=10 tests
   bench train train-short 200 --rounds 1 --steps 10 --work "$WORK/train" ;;
 train)
   bench train train 450 --rounds 3 --steps 30 --work "$WORK/train"
