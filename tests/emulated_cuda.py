@@ -4,8 +4,9 @@
         train(config, shards, out, device="cuda")
     assert not gpu.syncs
 
-What it shows: whether each tensor is where it must be, what the host waits for, and how many kernels are launched and
-how many bytes they move. What it cannot show: time, the order of streams, CUDA's own rounding, Triton, several cards.
+What it shows: whether each tensor is where it must be, what the host waits for, how many kernels are launched and how
+many bytes they move, and which stream ought to wait for another and does not (emulated_order.py). What it cannot show:
+time, CUDA's own rounding, Triton, several cards.
 
 Numbers are those of the CPU's kernels. With numbers=False there are none, only shapes: full-size steps take no time and
 no memory (benchmarks/launches.py). torch.compile leaves modules as they are. emulated_runtime.py stands in for
@@ -135,12 +136,16 @@ class Emulation(TorchDispatchMode):
         name = func._schema.name.split("::")[1]
         on_host = [x for x in leaves if isinstance(x, Tensor) and not isinstance(x, EmulatedTensor)]
         self._check(func, name, args, there, on_host)
+        waited = self.syncs.total() + self.waits.total()
         self._note_waits(name, args, kwargs, there, asked)
         if asked == "cpu" and not self.numbers and name == "_to_copy":
             return torch.zeros(there[0].shape, dtype=kwargs.get("dtype") or there[0].dtype)
         if name == "_local_scalar_dense" and not self.numbers:
             return 0.5 if there[0].is_floating_point() else 1
-        return self._computed(func, name, args, kwargs, there, asked)
+        out = self._computed(func, name, args, kwargs, there, asked)
+        if waited != self.syncs.total() + self.waits.total():
+            self.runtime.order.host_waited(self.runtime.current.clock)
+        return out
 
     def _computed(self, func: Any, name: str, args: Any, kwargs: Any, there: list[EmulatedTensor], asked: Any) -> Any:
         if name == "copy_":  # either may be on the host
@@ -148,6 +153,7 @@ class Emulation(TorchDispatchMode):
             if isinstance(args[0], EmulatedTensor) or self.numbers:
                 self._run(func, (into, source), {})
             self._count(func, name, there, [])
+            self._order(func, name, args, kwargs, there, [])
             return args[0]
         plain_args, plain = tree_map(self._plain, args), tree_map(self._plain, dict(kwargs))
         plain.pop("pin_memory", None)
@@ -171,7 +177,29 @@ class Emulation(TorchDispatchMode):
 
         out = tree_map(wrapped, out)
         self._count(func, name, there, made)
+        self._order(func, name, args, kwargs, there, made)
         return out
+
+    def _order(self, func: Any, name: str, args: Any, kwargs: Any, there: list[EmulatedTensor], made: Any) -> None:
+        """made: what is held of outputs. A graph uses what its kernels do, when it runs."""
+        if not self.numbers:
+            return
+        order, stream = self.runtime.order, self.runtime.current
+        for tensor in made:
+            order.claimed(tensor, stream)
+        if name in NO_KERNEL or _is_view(func):
+            return
+        given = [*zip(func._schema.arguments, args, strict=False)]
+        given += [(argument, kwargs[argument.name]) for argument in func._schema.arguments if argument.name in kwargs]
+        changed = [
+            value for argument, value in given if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+        writes = [*made, *(x.held for x in tree_leaves(changed) if isinstance(x, EmulatedTensor))]
+        reads = [x.held for x in there]
+        if self.capturing is not None:
+            self.capturing.uses += [(reads, writes)]
+        else:
+            order.ran(stream, reads, writes, _place())
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if not self.numbers and not func._schema.returns:
@@ -228,10 +256,13 @@ class Emulation(TorchDispatchMode):
             self.runtime.reads(source)
 
     def _count(self, func: Any, name: str, there: Iterable[Tensor], made: Iterable[Tensor]) -> None:
-        views = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
-        if not views and name not in NO_KERNEL:
+        if not _is_view(func) and name not in NO_KERNEL:
             self.launches[name] += 1
             self.bytes += sum(x.numel() * x.element_size() for x in (*there, *made))
+
+
+def _is_view(func: Any) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
 
 
 def _place() -> str:

@@ -31,6 +31,7 @@ class Graph:
         self.kernels: list[tuple[Any, Any, Any, Any]] = []
         self.launches: Counter[str] = Counter()
         self.bytes = 0
+        self.uses: list[tuple[list[Tensor], list[Tensor]]] = []  # what each kernel reads and writes
         self.refused = False
         self._before: list[tuple[Tensor, Tensor]] = []
 
@@ -54,6 +55,9 @@ class Graph:
         """As one launch; its kernels are in `launches` of the graph."""
         self.emulation.launches["replay"] += 1
         self.emulation.bytes += self.bytes
+        runtime = self.emulation.runtime
+        for reads, writes in self.uses:
+            runtime.order.ran(runtime.current, reads, writes, "a graph")
         for func, args, kwargs, out in self.kernels if self.emulation.numbers else ():
             for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
                 if isinstance(old, Tensor) and old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():

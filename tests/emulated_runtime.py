@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed
+from emulated_order import Clock, Order
 from torch import Tensor
 
 _ATTENTION = torch.nn.functional.scaled_dot_product_attention
@@ -22,7 +23,7 @@ class Runtime:
     """One GPU. waited: called with what the host waits for and whether that is on another stream than the model's."""
 
     def __init__(self, waited: Callable[[str, bool], None], numbers: bool) -> None:
-        self.waited, self.numbers = waited, numbers
+        self.waited, self.numbers, self.order = waited, numbers, Order()
         self.model = self.current = Stream(self)
         self.locked: dict[int, int] = {}  # address → bytes
         self.kept: list[Tensor] = []  # page-locked copies, so that no other memory gets their address
@@ -145,7 +146,7 @@ class Runtime:
             torch.cuda: cuda,
             torch.cuda.amp.common: {"amp_definitely_not_available": lambda: False},
             torch.Tensor: {
-                "record_stream": lambda tensor, stream: None,
+                "record_stream": lambda tensor, stream: self.order.record(tensor.held, stream),
                 "pin_memory": lambda tensor, device=None: self.lock(tensor),
                 "is_pinned": lambda tensor, device=None: self.is_locked(tensor),
                 "cuda": lambda tensor, device=None, non_blocking=False: tensor.to("cuda", non_blocking=non_blocking),
@@ -172,6 +173,7 @@ class Runtime:
 
     def _synchronize(self) -> None:
         self.waited("synchronize", False)
+        self.order.host_waited()
         self.reading.clear()
 
     def _cudart(self) -> SimpleNamespace:
@@ -197,6 +199,7 @@ class Stream:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime, self.device = runtime, torch.device("cuda", 0)
+        self.clock: Clock = {}
 
     def record_event(self, event: Event | None = None) -> Event:
         event = event or Event(self.runtime)
@@ -207,6 +210,7 @@ class Stream:
         assert event.stream is not None, "an event that was never recorded"
         for _, streams in event.after:
             streams.add(self)
+        self.runtime.order.waits(self, event.clock)
 
     def wait_stream(self, stream: Stream) -> None:
         self.wait_event(stream.record_event())
@@ -214,6 +218,7 @@ class Stream:
     def synchronize(self) -> None:
         self.runtime.waited("Stream.synchronize", self is not self.runtime.model)
         self.runtime.ended(self.runtime.reads_before(self))
+        self.runtime.order.host_waited(self.clock)
 
 
 class Event:
@@ -223,18 +228,20 @@ class Event:
         self.runtime = runtime
         self.stream: Stream | None = None
         self.after: list[tuple[int, set[Stream]]] = []
+        self.clock: Clock = {}
         self._seen = False  # whether it was found to have happened: then nothing waits for it
 
     def record(self, stream: Stream | None = None) -> None:
         self.stream, self._seen = stream or self.runtime.current, False
-        self.after = self.runtime.reads_before(self.stream)
+        self.after, self.clock = self.runtime.reads_before(self.stream), dict(self.stream.clock)
 
     def wait(self, stream: Stream | None = None) -> None:
-        assert self.stream is not None, "an event that was never recorded"
+        (stream or self.runtime.current).wait_event(self)
 
     def query(self) -> bool:
         self._seen = True
         self.runtime.ended(self.after)
+        self.runtime.order.host_waited(self.clock)
         return True
 
     def elapsed_time(self, other: Event) -> float:
@@ -244,3 +251,4 @@ class Event:
         if not self._seen:
             self.runtime.waited("Event.synchronize", self.stream is not self.runtime.model)
         self.runtime.ended(self.after)
+        self.runtime.order.host_waited(self.clock)

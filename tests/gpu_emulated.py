@@ -32,4 +32,6 @@ _KERNELS = register()
 def gpu() -> Iterator[Emulation]:
     with emulated_cuda() as emulation:
         yield emulation
+        emulation.runtime.order.find_freed()
+        assert not (races := emulation.runtime.order.races), races[:3]
         assert not emulation.runtime.torn, "page-locked memory was given back while a copy to the device might read it"

@@ -107,6 +107,30 @@ def test_memory_that_a_copy_may_still_read_is_not_to_be_given_back(gpu, how: str
     gpu.runtime.torn.clear()
 
 
+@pytest.mark.parametrize("how", ["nobody", "a stream", "an event", "the host", "record_stream"])
+@pytest.mark.parametrize("what", ["read", "written", "claimed anew"])
+def test_streams_that_do_not_wait_for_each_other_are_found(gpu, what: str, how: str) -> None:
+    model, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    x = torch.ones(3, device="cuda")
+    aside.wait_stream(model)
+    with torch.cuda.stream(aside):
+        y = x.add_(1) if what == "read" else x + 1
+    waits = {"a stream": lambda: model.wait_stream(aside), "an event": lambda: model.wait_event(aside.record_event())}
+    waits |= {"the host": lambda: aside.synchronize(), "record_stream": lambda: x.record_stream(aside)}
+    waits.get(how, lambda: None)()
+    if what == "claimed anew":
+        del x
+        gpu.runtime.order.find_freed()
+        torch.ones(3, device="cuda")
+    else:
+        torch.mul(x, 2) if what == "read" else x.mul_(2)
+    recorded = how == "record_stream" and what != "claimed anew"  # which nobody waits for but the allocator
+    assert bool(gpu.runtime.order.races) == (how == "nobody" or recorded)
+    assert all(what in race for race in gpu.runtime.order.races)
+    gpu.runtime.order.races.clear()
+    del y
+
+
 def test_a_graph_copies_nothing_from_the_host(gpu) -> None:
     locked = torch.ones(3).pin_memory()
     with pytest.raises(RuntimeError, match="at every replay"), torch.cuda.graph(torch.cuda.CUDAGraph()):
