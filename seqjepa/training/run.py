@@ -237,8 +237,8 @@ def check_same_run(out: Path, plan: RunPlan) -> None:
         if trained := [name for name in (STATE, PREVIOUS, WEIGHTS) if (out / name).exists()]:
             raise FormatError(f"{out} has {trained[0]} but no {CONFIG}; restore it, or `seqjepa train --overwrite`")
         return  # killed between its first two files: nothing was trained
-    there = _identity(read_run_config(out), _shards_of(info, out)) | _weights(info.get("pretrained"))
-    asked = _identity(plan.config, plan.shards) | (_weights(plan.pretrained) or _weights(info.get("pretrained")))
+    there = run_identity(read_run_config(out), _shards_of(info, out)) | _weights(info.get("pretrained"))
+    asked = run_identity(plan.config, plan.shards) | (_weights(plan.pretrained) or _weights(info.get("pretrained")))
     if plan.extend_epochs is not None:
         planned = there.pop("optim.epochs")
         if plan.extend_epochs < planned:
@@ -256,7 +256,7 @@ def check_same_run(out: Path, plan: RunPlan) -> None:
 
 def identity_of(run: Path) -> dict[str, Any]:
     """What is the same as long as a folder holds the same run, however long it is trained: settings and split."""
-    found = _identity(read_run_config(run), {"train": read_run_json(run).get("shards", {}).get("train", "")})
+    found = run_identity(read_run_config(run), {"train": read_run_json(run).get("shards", {}).get("train", "")})
     return {key: value for key, value in found.items() if key != "optim.epochs"}
 
 
@@ -266,7 +266,8 @@ def _shards_of(info: Mapping[str, Any], out: Path) -> Mapping[str, str]:
     return info["shards"]
 
 
-def _identity(config: RunConfig, shards: Mapping[str, str]) -> dict[str, Any]:
+def run_identity(config: RunConfig, shards: Mapping[str, str]) -> dict[str, Any]:
+    """By their names, flat, what one run has all along."""
     flat = recipes.flatten(config.model_dump()) | {"shards.train": shards["train"]}
     return {k: v for k, v in flat.items() if k not in FREE_KEYS}
 

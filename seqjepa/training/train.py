@@ -96,6 +96,7 @@ def train(
         source = with_shuffle_window(source, agreed_window(source, folder.path, overwrite, world))
         config = source.config
         plan = run.RunPlan(config, source.data, source.names, extend_epochs, note)
+        refuse_mixed_ranks(plan, world)
         loader = stack.enter_context(on_all(world, lambda: build_loader(source, config, world, workers, where)))
         if not overwrite:
             on_main(world, lambda: run.refuse_lost_state(folder.path))
@@ -130,6 +131,19 @@ def agreed_window(source: TrainingData, out: Path, overwrite: bool, world: World
 
     on_main(world, choose)
     return highest(world, chosen)[0]
+
+
+def refuse_mixed_ranks(plan: run.RunPlan, world: World) -> None:
+    """UsageError on all ranks where one has other settings or shards than rank 0, which alone writes what it has."""
+    text = json.dumps(run.run_identity(plan.config, plan.shards), default=str).encode()
+    first, own = json.loads(from_main(world, text) or b"{}"), json.loads(text)
+
+    def compare() -> None:
+        pairs = {key: (first.get(key), value) for key, value in own.items()}
+        if differ := [f"{key}: {a!s:.40} there, {b!s:.40} here" for key, (a, b) in pairs.items() if a != b]:
+            raise UsageError(f"rank {world.rank} is not of rank 0's run ({'; '.join(differ)}); start all alike")
+
+    on_all(world, compare)
 
 
 def feature_widths(method: Method, config: RunConfig, source: TrainingData) -> dict[str, torch.Size]:

@@ -4,16 +4,23 @@ or what waits for them would wait too (torch's `shutdown`). No test has had two 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from train_helpers import tiny_config
 
 from seqjepa.training import distributed
+from seqjepa.training import train as training
 from seqjepa.training.distributed import World, _abort_messages, doubt_of_slurm, process_group
+from seqjepa.training.run import DataInfo, RunPlan
+from seqjepa.training.train import refuse_mixed_ranks
 from shards.errors import DamageError, FailureError, UsageError
+
+DATA = DataInfo("rotation", 4, (0.5, 0.5, 0.5), (0.1, 0.1, 0.1), 32, 32)
 
 
 @pytest.fixture
@@ -95,6 +102,26 @@ def test_what_launchers_say_wrongly_is_refused_before_anybody_waits(
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said):
         World.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("settings", "shards", "said"),
+    [
+        ((), "abc", ""),
+        ((), "def", "shards.train: def there, abc here"),
+        (("optim.lr=0.5",), "abc", "optim.lr: 0.5 there"),
+        (("train.timeout_minutes=7",), "abc", ""),
+    ],
+)
+def test_ranks_of_two_runs_do_not_train_together(settings, shards: str, said: str, monkeypatch) -> None:
+    def plan_of(settings: tuple[str, ...], shards: str) -> RunPlan:
+        return RunPlan(tiny_config(*settings), DATA, {"name": "tiny", "train": shards})
+
+    main: list[bytes] = []
+    monkeypatch.setattr(training, "from_main", lambda world, data: main.append(data) or main[0])
+    refuse_mixed_ranks(plan_of(settings, shards), World())  # as rank 0
+    with pytest.raises(UsageError, match=said) if said else nullcontext():
+        refuse_mixed_ranks(plan_of((), "abc"), World())
 
 
 def test_tasks_of_srun_that_train_alone_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
