@@ -22,7 +22,7 @@ from shards.building.shard_writer import ShardPart, ShardWriter, damaged_parts, 
 from shards.building.store_build import StoreBuild, made_in
 from shards.building.workers import Worker, folder_lock, overtaken, owners, remove_dead, unclaimed
 from shards.describe import data_card
-from shards.errors import FailureError, FormatError, UsageError
+from shards.errors import FailureError, FormatError, UsageError, counted
 from shards.index import join_parts, table_to_bytes
 from shards.json_fields import plain_json
 from shards.kinds import kind_of
@@ -332,7 +332,7 @@ class SetBuilder:
     def _advice(self) -> str:
         largest = max((part.entry.bytes for part in self._parts.values()), default=0)
         room = f" (the largest took {largest / 1e6:.1f} MB)" if largest else ""
-        return f"{len(self._parts)} shards are finished and kept{room}; free some and run the same command again"
+        return f"{counted(len(self._parts), 'shard')} finished and kept{room}; free some and run the same command again"
 
     def _splits(self) -> list[str]:
         """Names of the splits, training first, then as the alphabet has them."""
