@@ -6,7 +6,8 @@ The card's YAML head lets `datasets.load_dataset(DIR)` find the splits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,18 @@ def _describe_split(shards: ShardSet, name: str) -> dict[str, Any]:
 
 SHOWN_COLUMNS = 6
 _EACH = {"bytes_per_view": "a view", "bytes_per_image": "an image", "bytes_per_map": "a map"}
+
+
+def command_line(verb: str, source: str, options: Mapping[str, Any]) -> str:
+    """ "seqjepa-data shard folder --source …". None: not given; True: a flag; a list: one after the other."""
+    words = [
+        word
+        for name, values in options.items()
+        for value in (values if isinstance(values, list) else [values])
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+    ]
+    return shlex.join(["seqjepa-data", verb, source, *words])
 
 
 def human_bytes(count: float) -> str:

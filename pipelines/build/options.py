@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ from pipelines.sources import Source
 from pipelines.sources.decode import LARGEST_SIDE
 from pipelines.sources.subset import RULE
 from shards.building.claim import as_recorded, differing_values, inspect_place, instead
+from shards.describe import command_line
 from shards.errors import UsageError
 from shards.schema import Encoding
 from shards.stores.store import as_address
@@ -82,18 +82,6 @@ def check_counts(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: 1 or more is allowed")
-
-
-def command_line(verb: str, source: str, options: Mapping[str, Any]) -> str:
-    """ "seqjepa-data shard folder --source …". None: not given; True: a flag; a list: one after the other."""
-    words = [
-        word
-        for name, values in options.items()
-        for value in (values if isinstance(values, list) else [values])
-        if value is not None
-        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
-    ]
-    return shlex.join(["seqjepa-data", verb, source, *words])
 
 
 def look_first(out: Path, request: dict[str, Any], overwrite: bool) -> bool:

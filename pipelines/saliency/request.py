@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, get_args
 
-from pipelines.build.options import check_choice, check_counts, command_line
+from pipelines.build.options import check_choice, check_counts
 from pipelines.build.run_build import BuildReport, named
 from pipelines.sources import ImageSource
 from pipelines.sources.subset import RULE
+from shards.describe import command_line
 from shards.schema import MapStorage
 
 log = logging.getLogger(__name__)

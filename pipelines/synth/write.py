@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from pipelines.build.encode import JpegSetting, choose_setting, encode_image, encode_jpeg, encoder_versions
 from pipelines.build.fill import Results, Transformed
-from pipelines.build.options import command_line
 from pipelines.build.plan import PlannedShard, plan_shards
 from pipelines.build.run_build import BuildReport, Prepared, run_build
 from pipelines.sources.keys import sample_key
 from pipelines.synth.config import SynthConfig, check_config
 from pipelines.synth.objects import PlannedObject, make_object, plan_objects, synset_id, work_through
 from pipelines.synth.own_folder import OwnFolder, filled, is_there
+from shards.describe import command_line
 from shards.errors import UsageError
 from shards.machine.files import write_atomic
 from shards.pixels import npy_bytes

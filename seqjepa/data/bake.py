@@ -26,6 +26,7 @@ from seqjepa.data.images import ImageBatch, ImageReader
 from seqjepa.data.sampling import Sampling, long_enough
 from seqjepa.data.stored import Order, StoredViews, usual_order
 from seqjepa.data.views import Augmented, ImageViews, Patches
+from shards.describe import command_line
 from shards.engines.hand import Opens, ShardByShard, Write
 from shards.engines.steps import Stage, build_set
 from shards.errors import ConfigError
@@ -39,6 +40,12 @@ from shards.writer import PixelStats, SetBuilder
 _SHARD_BYTES = 64 << 20
 _MOST_IN_A_SHARD = 256  # which is also what is read and made at once
 _OWN_NAMES = {"views", "view_ids"}  # of a baked sample, that those of its image must not hide
+
+OPTIONS = (
+    *("sequences", "views", "augment", "patch", "inhibition", "fixations", "fill", "fidelity"),
+    *("order", "stride", "encoding", "split", "seed"),
+)
+"""Of the command, as far as they settle the bytes."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def _build(
     """packages: whose versions are noted."""
     identity = {"name": f"{source.info.name}-baked"[:64], "spec": spec, "classes": source.info.classes}
     versions = {name: version(name) for name in packages}
-    provenance = {"command": "seqjepa-data bake", "baked": record, "versions": versions}
+    provenance = {"command": _command(source, record), "baked": record, "versions": versions}
 
     def begin(builder: SetBuilder) -> None:
         if spec.features:
@@ -162,6 +169,14 @@ def _build(
 
     stage = Stage({**identity, "fingerprint": record}, list(by_shard.sizes), by_shard.work, lambda _: provenance, begin)
     return build_set(stage, out, overwrite)
+
+
+def _command(source: ShardSet, record: dict[str, Any]) -> str:
+    """The one that gives the same bytes, the folder reduced to its name."""
+    splits, augment = list(record["source_splits"]), record.get("augmenting", {}).get("recipe")
+    given = {**record, **record.get("fixating", {}), "augment": augment}
+    given["split"] = splits if splits != [*source.splits] else None
+    return command_line("bake", Path(source.place).name, {name: given.get(name) for name in OPTIONS})
 
 
 def _sizes(indices: Sequence[ImageIndex] | Sequence[SplitIndex], most: Sequence[int]) -> dict[str, int]:

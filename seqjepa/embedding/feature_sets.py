@@ -6,7 +6,7 @@ Slots, sequences, parameters, actions and labels are the source's; a set of whol
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -26,8 +26,10 @@ from seqjepa.methods.base import Method
 from seqjepa.models.embed import PixelStats, embed
 from seqjepa.models.pretrained import build_encoder, weights_sha256
 from seqjepa.precision import full_float32
+from seqjepa.recipes import flatten
 from seqjepa.training.checkpoint import load_run
 from seqjepa.training.data import MADE_OF, pixel_stats, with_view_size
+from shards.describe import command_line
 from shards.engines.hand import Opens, ShardByShard, Write
 from shards.engines.steps import Stage, build_set
 from shards.errors import ConfigError
@@ -48,7 +50,8 @@ _OWN_NAMES = {"views", "view_ids", "chunk"}  # of a sample, that those of its im
 class Encoder:
     """A frozen encoder [B, 3, H, W] → [B, D] with what it is made of and how its pixels are normalised.
 
-    config  whose [model] builds it      name  in words, for provenance
+    config  whose [model] builds it      name     in words, for provenance
+    stats   mean and std of its pixels   options  of the command that takes it
     """
 
     net: nn.Module
@@ -56,6 +59,7 @@ class Encoder:
     config: ModelConfig
     stats: PixelStats
     name: str
+    options: Mapping[str, Any]
 
     def embed(self, views: Tensor) -> Tensor:
         """As a method's."""
@@ -84,8 +88,18 @@ def encoder_of_config(config: RunConfig, source: ShardSet) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net, size = build_encoder(config.model)
-    weights = config.model.pretrained or f"random, seed {config.seed}"
-    return Encoder(net, size, config.model, pixel_stats(source.info, config), f"{config.model.backbone} ({weights})")
+    model, weights = config.model, config.model.pretrained or f"random, seed {config.seed}"
+    name, stats = f"{model.backbone} ({weights})", pixel_stats(source.info, config)
+    return Encoder(net, size, model, stats, name, _options(config))
+
+
+def _options(config: RunConfig) -> dict[str, Any]:
+    """Of the command that takes a configuration's encoder."""
+    own = {name: getattr(config.model, name) or None for name in ("backbone", "pretrained", "pool")}
+    flat, default = flatten(config.model_dump()), flatten(RunConfig().model_dump())
+    keys = ("data.normalisation", *(f"model.{key}" for key in MADE_OF if key not in own))
+    settings = [f"{key}={flat[key]}" for key in keys if flat[key] != default[key]]
+    return {**own, "set": settings, "seed": config.seed}
 
 
 def encoder_of_run(run: Path, source: ShardSet) -> Encoder:
@@ -103,7 +117,14 @@ def encoder_of_run(run: Path, source: ShardSet) -> Encoder:
     with torch.no_grad():
         size = loaded.method.encoder(torch.zeros(1, 3, *wanted)).shape[-1]
     stats: PixelStats = tuple(loaded.data.mean), tuple(loaded.data.std)
-    return Encoder(loaded.method.encoder, size, loaded.config.model, stats, f"run {loaded.config.name}")
+    return Encoder(
+        loaded.method.encoder,
+        size,
+        loaded.config.model,
+        stats,
+        f"run {loaded.config.name}",
+        {"run": run.resolve().name},
+    )
 
 
 def require_views(source: ShardSet) -> None:
@@ -157,7 +178,9 @@ def make_features(
         gpus=int(writing.device.type == "cuda"),
     )
     versions = {name: version(name) for name in ("torch", "numpy", "simplejpeg")}
-    provenance = {"command": "seqjepa-data features", "encoder": encoder.name, "versions": versions}
+    options = {**encoder.options, "dtype": dtype, "split": names if names != [*source.splits] else None}
+    command = command_line("features", Path(source.place).name, options)
+    provenance = {"command": command, "encoder": encoder.name, "versions": versions}
     identity = {"name": f"{source.info.name}-features"[:64], "spec": made, "classes": source.info.classes}
     stage = Stage(
         {**identity, "fingerprint": record},

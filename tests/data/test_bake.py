@@ -170,6 +170,10 @@ def test_the_command_bakes_and_says_what_is_there(source, tmp_path):
     assert done.exit_code == 0, done.output
     assert "images-baked" in done.output
     assert ShardSet.open(tmp_path / "b").split("test").sequence == 3
+    words = ShardSet.open(tmp_path / "b").info.provenance["command"].split()
+    again = CliRunner().invoke(app, ["bake", str(source), *words[3:], "--out", str(tmp_path / "again")])
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again/test-000000.tar").read_bytes() == (tmp_path / "b/test-000000.tar").read_bytes()
     for extra, message in (
         (["--seed", "1"], "error: "),
         (["--inhibition", "ring"], "inhibition is 'ring'; allowed are disc, square, none"),

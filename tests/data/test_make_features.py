@@ -12,6 +12,7 @@ from noise_shards import noise_shards
 from ordered_sets import COMMAND, write_walks
 from typer.testing import CliRunner
 
+import cli
 import seqjepa
 from seqjepa.commands.features import features_command
 from seqjepa.data.bake import Baking, OfStored, bake
@@ -230,6 +231,24 @@ def test_the_command_refuses_in_one_line(noise, tmp_path, arguments, found):
     assert found in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "features set --backbone resnet18 --set model.width=0.125 --set data.normalisation=stl10 --dtype float32",
+        "features set --backbone resnet18 --set model.width=0.125 --split train --device cpu",
+        "bake set --sequences 2 --views 3 --stride 2 --seed 5",
+    ],
+)
+def test_the_command_in_the_metadata_gives_the_same_set(walks, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(walks.path.parent)
+    for out in ("first", "second"):
+        done = CliRunner().invoke(cli.seqjepa_data_app, [*words.split(), "--out", str(tmp_path / out)])
+        assert done.exit_code == 0, done.output
+        name, words = ShardSet.open(tmp_path / out).info.provenance["command"].split(" ", 1)
+        assert name == "seqjepa-data"
+    assert files(tmp_path / "first") == files(tmp_path / "second")
 
 
 def test_features_of_features_are_refused(made, tmp_path):
