@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,8 @@ def test_what_was_meant_is_named(app: str, words: str, line: str, tmp_path: Path
     assert len(result.stderr) < 160, "one line of a terminal, or two"
 
 
-def test_warnings_are_said_as_everywhere_and_name_their_module_only_if_asked(monkeypatch, capsys):
+def test_warnings_are_said_as_everywhere_and_name_their_module_only_if_asked(monkeypatch, capsys, request):
+    request.addfinalizer(partial(logging.root.setLevel, logging.root.level))
     for verbose, line in ((False, "warning: torn\n"), (True, "warning seqjepa.x: torn\n")):
         monkeypatch.setattr(logging.root, "handlers", [])
         cli.set_up_logging(verbose)
